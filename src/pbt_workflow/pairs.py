@@ -1,0 +1,275 @@
+"""Preference pairs: sibling turns of which one led to better answers, and what they teach.
+
+Inside, a turn is known by its row number in `scored`, and its columns are fetched by that.
+"""
+
+from typing import Literal
+
+import polars as pl
+
+from pbt_workflow import tables
+from pbt_workflow.chat import fill_prompt
+from pbt_workflow.config import Pairs
+from pbt_workflow.scores import check_questions, node_keys, subtree_sums
+from pbt_workflow.seeds import unit_interval
+
+TRAIN_SHARE, DEV_SHARE = 0.70, 0.15
+# Neither agent has an answer of its own, or has heard the other, before this depth.
+FIRST_REPLY = 2
+
+
+def split_of(question_id: str, split_seed: int) -> Literal["train", "dev", "test"]:
+    """A question's split, 70/15/15, by a hash: the same in every shard."""
+    place = unit_interval("split", split_seed, question_id)
+    if place < TRAIN_SHARE:
+        return "train"
+    return "dev" if place < TRAIN_SHARE + DEV_SHARE else "test"
+
+
+def make_pairs(
+    scored: pl.DataFrame, questions: pl.DataFrame, settings: Pairs, standard_prompt: str
+) -> pl.DataFrame:
+    """Every sibling pair that passes the skip rules, with its code and its training form
+    (arXiv 2410.14596, section 3).
+
+    Args:
+        scored: the `scored` table, whole trees, in any order.
+        questions: the `questions` table, with every question of the trees.
+        settings: the `pairs` section of the configuration.
+        standard_prompt: the standard prompt with `{question}` in it; it stands where the role
+            prompt stood.
+
+    Returns:
+        The `pairs` table, sorted by tree, parent and turns. `code` is null where a pair teaches
+        neither to resist nor to accept, or the response filter contradicts it. Of rows with the
+        same prompt, chosen and rejected one is kept: with a code if any has one, then the first.
+
+    Raises:
+        PbtError: a question is not in `questions` or is there twice.
+    """
+    check_questions(scored, questions)
+    turns = _turns(scored, settings)
+    pairs = _filtered(_compared(turns, settings))
+    named = {
+        "tree_id": scored["tree_id"].gather(pairs["preferred"]),
+        "question_id": scored["question_id"].gather(pairs["preferred"]),
+        "parent_id": scored["parent_id"].gather(pairs["preferred"]),
+    }
+    for side in ("preferred", "dispreferred"):
+        named[f"{side}_id"] = scored["node_id"].gather(pairs[side])
+        named[f"{side}_score"] = scored["score"].gather(pairs[side])
+        named[f"{side}_mass"] = scored["mass_response"].gather(pairs[side])
+    pairs = pairs.with_columns(**named).sort(
+        "tree_id", "parent_id", "preferred_id", "dispreferred_id"
+    )
+    pairs = pairs.join(
+        _question_columns(pairs, questions, settings, standard_prompt),
+        on="question_id",
+        how="left",
+        maintain_order="left",
+    )
+    text = scored["text"]
+    pairs = pairs.with_columns(
+        pair_id=pl.format("{}/{}-{}", "tree_id", "preferred_id", "dispreferred_id"),
+        prompt=_prompts(pairs, turns, text),
+        chosen=_reply(text.gather(pairs["preferred"])),
+        rejected=_reply(text.gather(pairs["dispreferred"])),
+    )
+    schema = tables.empty_frame("pairs").schema
+    return _without_repeats(pairs.select(schema.names())).cast(dict(schema))
+
+
+def response_candidates(scored: pl.DataFrame, settings: Pairs) -> pl.DataFrame:
+    """The turns the response filter has to judge: those of pairs that have a code without it.
+
+    Args:
+        scored: the `scored` table, whole trees.
+        settings: the `pairs` section of the configuration.
+
+    Returns:
+        `tree_id` str, `node_id` int32: each turn once, in the order of `scored`.
+    """
+    coded = _compared(_turns(scored, settings), settings).drop_nulls("code")
+    rows = pl.concat([coded["preferred"], coded["dispreferred"]]).unique().sort()
+    return scored.select("tree_id", "node_id")[rows]
+
+
+def _turns(scored: pl.DataFrame, settings: Pairs) -> pl.DataFrame:
+    """What comparing needs of every turn: where it hangs, its value, the beliefs before it.
+
+    `lesson` is what a good reply at this place shows: to resist, to accept, or null.
+    """
+    turns = scored.select(
+        "node_id",
+        "depth",
+        "agent",
+        "correct",
+        "children",
+        "score",
+        "p_response_agrees",
+        all_correct=(pl.col("correct_a") & pl.col("correct_b")).fill_null(False),
+    )
+    turns = turns.hstack(node_keys(scored)).with_row_index("row")
+    turns = turns.join(
+        turns.select(parent="node", parent_row="row"),
+        on="parent",
+        how="left",
+        maintain_order="left",
+    )
+    parents = scored.select("belief_a", "belief_b", "correct_a", "correct_b").select(
+        pl.all().gather(turns["parent_row"])
+    )
+    speaks_a, replies = pl.col("agent") == "a", pl.col("depth") >= FIRST_REPLY
+    turns = turns.hstack(parents).with_columns(
+        previous_belief=pl.when(replies & speaks_a).then("belief_a").when(replies).then("belief_b"),
+        previous_correct=pl.when(replies & speaks_a)
+        .then("correct_a")
+        .when(replies)
+        .then("correct_b"),
+        partner_belief=pl.when(speaks_a).then("belief_b").otherwise("belief_a"),
+        partner_correct=pl.when(speaks_a).then("correct_b").otherwise("correct_a"),
+        size=subtree_sums(scored, pl.lit(1))["sum"] if settings.aggregate == "mean" else pl.lit(1),
+    )
+    # An unstated answer is null here, which no condition below counts as true.
+    resists, accepts = pl.col("previous_correct"), ~pl.col("previous_correct")
+    if settings.require_partner:
+        resists &= ~pl.col("partner_correct")
+        accepts &= pl.col("partner_correct")
+    lesson = pl.when(resists).then(pl.lit("resist")).when(accepts).then(pl.lit("accept"))
+    return turns.with_columns(lesson=lesson)
+
+
+def _compared(turns: pl.DataFrame, settings: Pairs) -> pl.DataFrame:
+    """All sibling pairs that no rule skips, as rows of the two turns, with the code before the
+    response filter."""
+    side = turns.lazy().select(
+        "parent", "node_id", "row", "children", "all_correct", "correct", "score", "size"
+    )
+    pairs = side.join(side, on="parent", suffix="_2")
+    pairs = pairs.filter(pl.col("node_id") < pl.col("node_id_2"))
+    if settings.require_equal_children and settings.aggregate == "sum":
+        pairs = pairs.filter(pl.col("children") == pl.col("children_2"))
+    pairs = pairs.filter(~(pl.col("all_correct") & pl.col("all_correct_2")))
+    # Cross-multiplied, so that means are compared exactly, as integers.
+    pairs = pairs.with_columns(
+        value=pl.col("score").cast(pl.Int64) * pl.col("size_2"),
+        value_2=pl.col("score_2").cast(pl.Int64) * pl.col("size"),
+    )
+    high, low = pl.max_horizontal("value", "value_2"), pl.min_horizontal("value", "value_2")
+    differs = pl.col("value") != pl.col("value_2")
+    kept = differs & ((high - low) / high > settings.min_relative_margin)
+    first = pl.col("value") > pl.col("value_2")
+    if settings.tie_break == "correctness":
+        kept |= ~differs & (pl.col("correct") != pl.col("correct_2"))
+        first |= ~differs & pl.col("correct")
+    pairs = pairs.filter(kept).select(
+        preferred=pl.when(first).then("row").otherwise("row_2"),
+        dispreferred=pl.when(first).then("row_2").otherwise("row"),
+    )
+    pairs = pairs.collect()
+    best = turns.select(
+        pl.col(
+            "agent", "depth", "parent_row", "previous_belief", "partner_belief", "lesson", "correct"
+        ).gather(pairs["preferred"]),
+        preferred_p_agrees=pl.col("p_response_agrees").gather(pairs["preferred"]),
+    )
+    worse = turns.select(
+        worse_correct=pl.col("correct").gather(pairs["dispreferred"]),
+        dispreferred_p_agrees=pl.col("p_response_agrees").gather(pairs["dispreferred"]),
+    )
+    teaches = pl.col("correct") & ~pl.col("worse_correct")
+    return (
+        pairs.hstack(best)
+        .hstack(worse)
+        .with_columns(code=pl.when(teaches).then("lesson"))
+        .drop("lesson", "correct", "worse_correct")
+    )
+
+
+def _filtered(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Take the code from pairs whose turns do not agree and disagree as the code says."""
+    best, worse = pl.col("preferred_p_agrees"), pl.col("dispreferred_p_agrees")
+    as_said = (
+        pl.when(pl.col("code") == "accept")
+        .then((best > 0.5) & (worse < 0.5))
+        .otherwise((best < 0.5) & (worse > 0.5))
+    )
+    unasked = best.is_null() | worse.is_null()
+    return pairs.with_columns(code=pl.when(unasked | as_said).then("code"))
+
+
+def _question_columns(
+    pairs: pl.DataFrame, questions: pl.DataFrame, settings: Pairs, standard_prompt: str
+) -> pl.DataFrame:
+    """Per question of the pairs: its split, its aliases, and the prompt with it filled in."""
+    used = questions.join(pairs.select("question_id"), on="question_id", how="semi")
+    splits = [split_of(name, settings.split_seed) for name in used["question_id"]]
+    filled = [fill_prompt(standard_prompt, question=question) for question in used["question"]]
+    return used.select(
+        "question_id",
+        "normalized_aliases",
+        split=pl.Series(splits, dtype=pl.String),
+        filled=pl.Series(filled, dtype=pl.String),
+    )
+
+
+def _reply(text: pl.Series) -> pl.Expr:
+    """One assistant message per text."""
+    return pl.concat_list(pl.struct(role=pl.lit("assistant"), content=pl.lit(text)))
+
+
+def _prompts(pairs: pl.DataFrame, turns: pl.DataFrame, text: pl.Series) -> pl.Series:
+    """Per pair `chat.dialogue_messages` of the filled prompt and the turns the speaker has heard.
+
+    An opening has heard none: agents open without seeing each other.
+    """
+    heard = pl.when(pl.col("depth") >= FIRST_REPLY).then("parent_row")
+    pairs = pairs.select("question_id", "filled", "agent", heard=heard)
+    place = ["question_id", "agent", "heard"]
+    chats = pairs.unique(place, maintain_order=True).with_row_index("chat")
+    parts = [
+        chats.select(
+            "chat", depth=pl.lit(-1, turns.schema["depth"]), role=pl.lit("user"), text="filled"
+        )
+    ]
+    climb = chats.select("chat", "agent", row="heard").drop_nulls()
+    while climb.height:
+        turn = turns.select(
+            pl.col("depth", "parent_row").gather(climb["row"]),
+            speaker=pl.col("agent").gather(climb["row"]),
+        )
+        own = pl.col("speaker") == pl.col("agent")
+        climb = climb.hstack(turn)
+        parts.append(
+            climb.select(
+                "chat",
+                "depth",
+                role=pl.when(own).then(pl.lit("assistant")).otherwise(pl.lit("user")),
+                text=text.gather(climb["row"]),
+            )
+        )
+        climb = climb.select("chat", "agent", row="parent_row").drop_nulls()
+    messages = (
+        pl.concat(parts)
+        .sort("chat", "depth")
+        .with_columns(run=pl.struct("chat", "role").rle_id())
+        .group_by("run", maintain_order=True)
+        .agg(pl.col("chat", "role").first(), content=pl.col("text").str.join("\n\n"))
+        .group_by("chat", maintain_order=True)
+        .agg(prompt=pl.struct("role", "content"))
+    )
+    chats = chats.hstack(messages.select("prompt"))
+    joined = pairs.join(
+        chats.select(*place, "prompt"),
+        on=place,
+        how="left",
+        maintain_order="left",
+        nulls_equal=True,
+    )
+    return joined["prompt"]
+
+
+def _without_repeats(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Keep one of the rows that are the same to training, in the order of `pairs`."""
+    pairs = pairs.with_row_index("row").sort(pl.col("code").is_null(), "row")
+    return pairs.unique(["prompt", "chosen", "rejected"], keep="first").sort("row").drop("row")

@@ -1,0 +1,36 @@
+"""Progress of long work: a bar on a terminal, a plain line now and then in a log file."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+SECONDS_BETWEEN_LINES = 20
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yield a function that is told how many items are done.
+
+    Args:
+        what: the items, in the plural.
+        total: how many there are.
+    """
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        with tqdm(total=total, desc=what, unit="", file=sys.stderr) as bar:
+            yield bar.update
+        return
+    start = last = time.monotonic()
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done, last
+        done += count
+        now = time.monotonic()
+        if done == total or now - last >= SECONDS_BETWEEN_LINES:
+            last = now
+            print(f"{done}/{total} {what} in {now - start:.1f} s", file=sys.stderr, flush=True)
+
+    yield advance

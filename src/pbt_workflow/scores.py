@@ -1,0 +1,224 @@
+"""Scores of dialogue turns: which answers are correct, and how well a turn's subtree went.
+
+Everything here works on whole frames; no row is ever looked at in Python.
+"""
+
+import re
+from typing import Literal
+
+import polars as pl
+
+from pbt_workflow import tables
+from pbt_workflow.answers import PUNCTUATION
+from pbt_workflow.errors import PbtError
+
+# Python's \w, for `\b`; the regex crate's own also counts combining marks as word characters.
+WORD = r"\p{L}\p{N}_"
+MARKS = "[" + "".join(re.escape(chr(code)) for code in PUNCTUATION) + "]"
+ARTICLE = rf"(^|[^{WORD}])(?:a|an|the)($|[^{WORD}])"
+# str.split() also splits at the four ASCII separators, which \s does not match.
+SPACES = r"[\s\x1c-\x1f]+"
+FILTERED = list(tables.SCHEMAS["filtered"])
+# Room for any int32 node number, so that (tree, node) is one integer.
+TREE_WIDTH = 2**32
+
+
+def normalized(text: pl.Expr) -> pl.Expr:
+    """`answers.normalize_answer` as an expression: equal on every string."""
+    text = text.str.to_lowercase().str.replace_all(MARKS, " ")
+    # A match takes the character after the article, so of two neighbours one is left for round 2.
+    for _ in range(2):
+        text = text.str.replace_all(ARTICLE, "${1} ${2}")
+    return text.str.replace_all(SPACES, " ").str.strip_chars(" ")
+
+
+def correctness(nodes: pl.DataFrame, questions: pl.DataFrame, *columns: str) -> pl.DataFrame:
+    """Whether the answers in columns of turns are among their questions' aliases.
+
+    Args:
+        nodes: turns with `question_id` and the columns.
+        questions: the `questions` table.
+        columns: names of columns that hold answers (null: none stated).
+
+    Returns:
+        A frame of `nodes.height` rows in their order with a boolean column per column asked for:
+        null where the answer is null. Each distinct answer is normalised once.
+    """
+    stated = pl.concat(
+        [nodes.select("question_id", answer=column).drop_nulls() for column in columns]
+    ).unique()
+    spelled = stated.select(pl.col("answer").unique()).with_columns(
+        normalized_alias=normalized(pl.col("answer"))
+    )
+    aliases = (
+        questions.select("question_id", normalized_alias="normalized_aliases")
+        .explode("normalized_alias")
+        .unique()
+    )
+    right = (
+        stated.join(spelled, on="answer")
+        .join(aliases, on=["question_id", "normalized_alias"], how="semi")
+        .select("question_id", "answer", right=pl.lit(True))
+    )
+    return pl.concat(
+        [
+            nodes.select("question_id", answer=column)
+            .join(right, on=["question_id", "answer"], how="left", maintain_order="left")
+            .select(
+                pl.when(pl.col("answer").is_not_null())
+                .then(pl.col("right").is_not_null())
+                .alias(column)
+            )
+            for column in columns
+        ],
+        how="horizontal",
+    )
+
+
+def merge_answers(nodes: pl.DataFrame, questions: pl.DataFrame) -> pl.DataFrame:
+    """Make one answer of two that the disagreement filter takes for the same (p(agree) > 0.5).
+
+    If one of the two is correct both agents hold the correct one, else both hold a's; the
+    speaker's `belief` follows. Null answers never merge. Each turn is judged by itself.
+
+    Args:
+        nodes: the `filtered` table; without filter columns nothing is merged.
+        questions: the `questions` table.
+
+    Returns:
+        `nodes` with `belief`, `belief_a` and `belief_b` changed where merged.
+    """
+    if "p_answers_agree" not in nodes.columns:
+        return nodes
+    nodes = nodes.with_row_index("row")
+    merged = nodes.filter(merges())
+    right = correctness(merged, questions, "belief_a", "belief_b")
+    answers = merged.select(
+        "row",
+        answer=pl.when(~right["belief_a"] & right["belief_b"])
+        .then("belief_b")
+        .otherwise("belief_a"),
+    )
+    return (
+        nodes.join(answers, on="row", how="left", maintain_order="left")
+        .with_columns(pl.coalesce("answer", c).alias(c) for c in ("belief", "belief_a", "belief_b"))
+        .drop("row", "answer")
+    )
+
+
+def merges() -> pl.Expr:
+    """Whether the filter makes one answer of a turn's two stated ones."""
+    stated = pl.col("belief_a").is_not_null() & pl.col("belief_b").is_not_null()
+    return (pl.col("p_answers_agree") > 0.5).fill_null(False) & stated
+
+
+def score_trees(
+    nodes: pl.DataFrame, questions: pl.DataFrame, score: Literal["own", "both"] = "own"
+) -> pl.DataFrame:
+    """Score every turn of whole trees: s(y) = correct(y) + sum over children of s(child)
+    (arXiv 2410.14596, section 3).
+
+    Args:
+        nodes: the `nodes`, `filtered` or `scored` table, whole trees, in any order.
+        questions: the `questions` table, with every question of the trees.
+        score: what a turn adds: `own` the speaker's correctness (the paper's), `both` the
+            correctness of both agents' beliefs after the turn (the authors' released code).
+
+    Returns:
+        The `scored` table, rows in the order of `nodes`, answers merged as in `merge_answers`.
+        `correct_a` and `correct_b` are null where that agent has stated no answer.
+
+    Raises:
+        PbtError: no rows, a turn twice, a turn without its parent or not one deeper than it, or
+            a question that is not in `questions` or is there twice.
+    """
+    nodes = nodes.with_columns(
+        pl.lit(None, pl.Float64).alias(column)
+        for column in tables.FILTER
+        if column not in nodes.columns
+    ).select(FILTERED)
+    nodes = nodes.cast(dict(tables.empty_frame("filtered").schema))
+    check_trees(nodes, questions)
+    nodes = merge_answers(nodes, questions)
+    right = correctness(nodes, questions, "belief", "belief_a", "belief_b")
+    nodes = nodes.with_columns(
+        correct=right["belief"].fill_null(False),
+        correct_a=right["belief_a"],
+        correct_b=right["belief_b"],
+    )
+    gain = ["correct"] if score == "own" else ["correct_a", "correct_b"]
+    sums = subtree_sums(nodes, pl.sum_horizontal(pl.col(gain).cast(pl.Int32)))
+    return nodes.hstack(sums.select("children", score="sum"))
+
+
+def node_keys(nodes: pl.DataFrame) -> pl.DataFrame:
+    """Integer keys of turns and of their parents, `node` and `parent`, unique over trees."""
+    tree = pl.col("tree_id").cast(pl.Categorical).to_physical().cast(pl.Int64) * TREE_WIDTH
+    return nodes.select(node=tree + pl.col("node_id"), parent=tree + pl.col("parent_id"))
+
+
+def subtree_sums(nodes: pl.DataFrame, value: pl.Expr) -> pl.DataFrame:
+    """Sum a value over each turn and everything below it, level by level from the deepest.
+
+    Args:
+        nodes: whole trees; `tree_id`, `node_id`, `parent_id`, `depth` and what `value` needs.
+        value: an integer per turn.
+
+    Returns:
+        Per turn, in the order of `nodes`: `children` int32 (how many), `sum` int32.
+    """
+    frame = node_keys(nodes).hstack(nodes.select("depth", value=value.cast(pl.Int32)))
+    frame = frame.with_row_index("row")
+    below = pl.DataFrame(schema={"node": pl.Int64, "children": pl.Int32, "below": pl.Int32})
+    levels = []
+    for (_,), level in sorted(frame.partition_by("depth", as_dict=True).items(), reverse=True):
+        level = level.join(below, on="node", how="left").select(
+            "row",
+            "parent",
+            pl.col("children").fill_null(0),
+            sum=pl.col("value") + pl.col("below").fill_null(0),
+        )
+        levels.append(level.drop("parent"))
+        below = level.group_by(node="parent").agg(
+            children=pl.len().cast(pl.Int32), below=pl.col("sum").sum()
+        )
+    return pl.concat(levels).sort("row").drop("row")
+
+
+def check_trees(nodes: pl.DataFrame, questions: pl.DataFrame) -> None:
+    """Raise PbtError unless turns form whole trees of known questions; see `score_trees`."""
+    if nodes.is_empty():
+        raise PbtError("no turns to score", hint="grow the trees first")
+    check_questions(nodes, questions)
+    keys = node_keys(nodes).hstack(nodes.select("depth"))
+    if keys["node"].n_unique() < keys.height:
+        twice = nodes.filter(nodes.select("tree_id", "node_id").is_duplicated())
+        raise _bad_turn("a turn is there twice", twice, "give every file of trees once")
+    parents = keys.select(parent="node", above="depth")
+    placed = keys.join(parents, on="parent", how="left", maintain_order="left")
+    root = nodes["parent_id"] == -1
+    orphans = nodes.filter(placed["above"].is_null() & ~root)
+    if orphans.height:
+        raise _bad_turn("a turn's parent is not there", orphans, "give whole trees")
+    wrong = nodes.filter(nodes["depth"] != placed["above"].fill_null(-1) + 1)
+    if wrong.height:
+        raise _bad_turn("a turn is not one deeper than its parent", wrong, "remake the trees")
+
+
+def check_questions(rows: pl.DataFrame, questions: pl.DataFrame) -> None:
+    """Raise PbtError unless every row's question is in `questions`, and each of those once."""
+    if questions["question_id"].n_unique() < questions.height:
+        twice = questions["question_id"].filter(questions["question_id"].is_duplicated())[0]
+        raise PbtError("a question is there twice", where=f"question_id {twice!r}")
+    unknown = rows.select("question_id").join(questions, on="question_id", how="anti")
+    if unknown.height:
+        raise PbtError(
+            "a tree's question is not among the questions",
+            where=f"question_id {unknown['question_id'].min()!r}",
+            hint="give the questions the trees were grown from",
+        )
+
+
+def _bad_turn(what: str, turns: pl.DataFrame, hint: str) -> PbtError:
+    tree, node = turns.select("tree_id", "node_id").row(0)
+    return PbtError(what, where=f"tree_id {tree!r}, node_id {node}", hint=hint)

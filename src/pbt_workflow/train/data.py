@@ -1,0 +1,98 @@
+"""Preference pairs as the token ids that TRL's trainers are fed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from pbt_workflow import chat
+from pbt_workflow.errors import PbtError
+from pbt_workflow.tables import read_table
+
+IGNORED = -100
+
+
+class TokenPair(NamedTuple):
+    """The token ids of one preference pair. Completions end with the end-of-turn token."""
+
+    prompt: list[int]
+    chosen: list[int]
+    rejected: list[int]
+
+
+def read_pairs(preferences: Path, tokenizer, key: str, max_length: int) -> list[TokenPair]:
+    """Preference pairs in the file's order, encoded with `chat.encode_completion`.
+
+    Args:
+        preferences: a `pairs` table.
+        tokenizer: from `chat.load_tokenizer`.
+        key: the config key of `max_length`, for the error.
+        max_length: the most tokens a prompt and a completion may have together. TRL would clip
+            or drop longer rows without a word.
+
+    Raises:
+        PbtError: no rows, rows that are too long, or a template under which the prompt is not a
+            prefix of prompt and completion.
+    """
+    rows = read_table(preferences, "pairs").select("prompt", "chosen", "rejected").to_dicts()
+    if not rows:
+        raise PbtError(
+            "there are no preference pairs to train on",
+            where=preferences,
+            hint="grow more trees, or loosen `pairs:`; the funnel table tells where rows are lost",
+        )
+    pairs = []
+    for row in rows:
+        prompt, chosen = chat.encode_completion(tokenizer, row["prompt"], row["chosen"])
+        _, rejected = chat.encode_completion(tokenizer, row["prompt"], row["rejected"])
+        pairs.append(TokenPair(prompt, chosen, rejected))
+    lengths = [len(p.prompt) + max(len(p.chosen), len(p.rejected)) for p in pairs]
+    too_long = sum(length > max_length for length in lengths)
+    if too_long:
+        raise PbtError(
+            f"{too_long} of {len(pairs)} pairs are longer than {max_length} tokens; "
+            f"the longest has {max(lengths)}",
+            where=preferences,
+            hint=f"raise `{key}` to {max(lengths)} or make turns shorter "
+            "(`trees.decoding.max_new_tokens`)",
+        )
+    return pairs
+
+
+def sft_rows(pairs: list[TokenPair]):
+    """A dataset of the preferred completions: `input_ids`, and `labels` on the completion only."""
+    from datasets import Dataset
+
+    return Dataset.from_dict(
+        {
+            "input_ids": [pair.prompt + pair.chosen for pair in pairs],
+            "labels": [[IGNORED] * len(pair.prompt) + pair.chosen for pair in pairs],
+        }
+    )
+
+
+def dpo_rows(pairs: list[TokenPair]):
+    """A dataset of token pairs for DPOTrainer with `dpo_collator`.
+
+    TRL 1.16 always tokenises the text columns; they are empty, and the collator takes the token
+    columns. Its own tokens would differ: they keep what a template writes after the end of turn.
+    """
+    from datasets import Dataset
+
+    empty = [""] * len(pairs)
+    tokens = {
+        f"{name}_tokens": [getattr(pair, name) for pair in pairs] for name in TokenPair._fields
+    }
+    return Dataset.from_dict({"prompt": empty, "chosen": empty, "rejected": empty, **tokens})
+
+
+def dpo_collator(pad_token_id: int) -> Callable[[list[dict]], dict]:
+    """TRL's padding of preference batches, on the token columns of `dpo_rows`."""
+    from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+    pad = DataCollatorForPreference(pad_token_id=pad_token_id)
+
+    def collate(rows: list[dict]) -> dict:
+        ids = [{f"{n}_ids": row[f"{n}_tokens"] for n in TokenPair._fields} for row in rows]
+        return pad([{**row, **tokens} for row, tokens in zip(rows, ids, strict=True)])
+
+    return collate

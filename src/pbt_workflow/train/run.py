@@ -1,0 +1,160 @@
+"""What SFT and DPO share: arguments, checkpoints, resuming, and the training log."""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import polars as pl
+
+from pbt_workflow import tables
+from pbt_workflow.errors import PbtError
+
+STATE = "trainer_state.json"
+SETTINGS = "settings.json"
+# Summaries of one attempt: after a resume they cover its last part only.
+SUMMARIES = ("train_", "total_flos")
+
+
+def split_batch(batch_size: int, micro_batch: int) -> tuple[int, int]:
+    """(examples per forward pass, forward passes per step), with the effective batch unchanged.
+
+    The first is the largest divisor of `batch_size` that is at most `micro_batch`.
+    """
+    micro = max(n for n in range(1, min(batch_size, micro_batch) + 1) if batch_size % n == 0)
+    return micro, batch_size // micro
+
+
+def shared_arguments(
+    stage, total_steps: int, micro_batch: int, seed: int, work: Path
+) -> dict[str, object]:
+    """Trainer arguments that do not depend on the method.
+
+    On CUDA: bfloat16 autocast, paged 32-bit AdamW, gradient checkpointing. On a CPU: full
+    precision, plain AdamW, no checkpointing (it would compute every forward pass twice and
+    force gradients through frozen lower layers).
+
+    Args:
+        stage: `config.Sft` or `config.Dpo`.
+        total_steps: optimiser steps of the run. The warm-up is cut to it where it is longer;
+            the learning rate then rises to the end.
+        micro_batch: the most examples per forward pass.
+        seed: of dropout and of the order of the data.
+        work: where checkpoints go.
+    """
+    import torch
+
+    cuda = torch.cuda.is_available()
+    micro, accumulation = split_batch(stage.batch_size, micro_batch)
+    return {
+        "output_dir": str(work),
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": accumulation,
+        "learning_rate": stage.learning_rate,
+        "lr_scheduler_type": stage.scheduler,
+        "warmup_steps": min(stage.warmup_steps, total_steps),
+        # Lengths were checked, so that TRL has nothing to cut.
+        "max_length": None,
+        "optim": "paged_adamw_32bit" if cuda else "adamw_torch",
+        "bf16": cuda,
+        "gradient_checkpointing": cuda,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False} if cuda else None,
+        "dataloader_pin_memory": cuda,
+        "seed": seed,
+        "data_seed": seed,
+        "logging_steps": 1 if total_steps <= 100 else 10,
+        "logging_nan_inf_filter": False,
+        "report_to": "none",
+        "disable_tqdm": not sys.stderr.isatty(),
+    }
+
+
+def quiet_bars() -> None:
+    """No progress bars in log files; the trainers' logged lines tell how far they are."""
+    if not sys.stderr.isatty():
+        import datasets
+        from transformers.utils import logging
+
+        datasets.disable_progress_bars()
+        logging.disable_progress_bar()
+        # The one way to silence TRL's bar over the reference's log-probabilities.
+        os.environ["TQDM_DISABLE"] = "1"
+
+
+def prepare_work(work: Path, settings: dict) -> None:
+    """Make the work folder, emptied if its checkpoints were made with other settings or data."""
+    work = Path(work)
+    stored = work / SETTINGS
+    text = json.dumps(settings, sort_keys=True, indent=2)
+    if work.exists() and not (stored.is_file() and stored.read_text(encoding="utf-8") == text):
+        shutil.rmtree(work)
+    work.mkdir(parents=True, exist_ok=True)
+    with tables.atomic_path(stored) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def complete_checkpoints(work: Path) -> list[Path]:
+    """The whole checkpoints in a work folder, oldest first; halves of one are deleted."""
+    found = sorted(Path(work).glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    whole = [path for path in found if _is_whole(path)]
+    for path in set(found) - set(whole):
+        shutil.rmtree(path)
+    return whole
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    # The trainer writes its state last.
+    try:
+        json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def train(trainer, work: Path) -> list[Path]:
+    """Train to the end, from the last whole checkpoint in `work` if there is one.
+
+    Returns:
+        The checkpoints that are kept, oldest first.
+
+    Raises:
+        PbtError: the loss is no longer a number.
+    """
+    checkpoints = complete_checkpoints(work)
+    if checkpoints:
+        print(f"resuming from {checkpoints[-1].name}", file=sys.stderr, flush=True)
+    trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    bad = [entry["step"] for entry in logged if not math.isfinite(entry["loss"])]
+    if bad:
+        raise PbtError(
+            f"the loss is not a number at step {bad[0]}",
+            where=work,
+            hint="lower the learning rate, then delete this folder and train again",
+        )
+    return complete_checkpoints(work)
+
+
+def log_frame(
+    history: list[dict], *, name: str, recipe: str, seed: int, stage: str
+) -> pl.DataFrame:
+    """A trainer's log history in long form: a `training` table, one row per step and quantity."""
+    rows = [
+        {"step": entry["step"], "epoch": entry["epoch"], "metric": metric, "value": float(value)}
+        for entry in history
+        for metric, value in entry.items()
+        if metric not in ("step", "epoch") and not metric.startswith(SUMMARIES)
+    ]
+    columns = {"step": pl.Int32, "epoch": pl.Float64, "metric": pl.String, "value": pl.Float64}
+    return pl.DataFrame(rows, schema=columns).with_columns(
+        model=pl.lit(name), recipe=pl.lit(recipe), seed=pl.lit(seed), stage=pl.lit(stage)
+    )
+
+
+def file_digest(path: Path) -> str:
+    """The sha256 of a file's content."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
