@@ -1,0 +1,138 @@
+"""Helpers of a few lines each: the validated config, sections as params, and who runs where."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from pbt_workflow import config as settings
+from pbt_workflow.chat import load_prompt
+from pbt_workflow.errors import PbtError
+from pbt_workflow.tables import digest
+
+
+def validated(values):
+    """The configuration, or one clear message and no traceback."""
+    try:
+        return settings.load_config(dict(values))
+    except PbtError as error:
+        raise WorkflowError(str(error))
+
+
+run = validated(config)
+resolved = f"results/{run.run}/config.yaml"
+
+
+def write_resolved(run):
+    settings.write_config(run, Path(resolved))
+
+
+def one_of(names):
+    return "|".join(re.escape(str(name)) for name in names)
+
+
+def section(*models):
+    """Config sections as canonical JSON, so that the order of keys reruns nothing."""
+    return json.dumps([model.model_dump() for model in models], sort_keys=True)
+
+
+def prompts(*names):
+    """A digest of prompt texts: an edited prompt file reruns what it is used in."""
+    return digest([load_prompt(name, run.prompts) for name in names])
+
+
+def source_of(model):
+    """What decides a model's replies: where it comes from and how it is loaded."""
+    return json.dumps(run.models[model].model_dump(exclude={"gpus"}), sort_keys=True)
+
+
+def gpus(model):
+    return run.models[model].gpus
+
+
+def agent(wildcards):
+    return run.agents.a if int(wildcards.turn) % 2 == 0 else run.agents.b
+
+
+def flags(name, values):
+    """`--name` and its negation from a truth value, `--name value` from anything else."""
+    option = name.replace("_", "-")
+    if isinstance(values, bool):
+        return f"--{option}" if values else f"--no-{option}"
+    return f"--{option} {values}"
+
+
+def first_seed(seed):
+    """The seed whose SFT adapter a DPO seed starts from."""
+    return run.train.seeds[0] if run.train.sft_seed == "shared" else seed
+
+
+shards = list(range(run.trees.shards))
+last_turn = len(run.trees.depths) - 1
+variants = ["base", *run.train.recipes]
+extractor = run.extraction.model
+extractor_model = (
+    [] if extractor is None else collect("<resources>/models/{model}", model=extractor)
+)
+extractor_flag = "" if extractor is None else "--model"
+
+
+def repeated(option, files):
+    """`--option FILE` for each file, quoted for the shell."""
+    return " ".join(f"{option} {shlex.quote(str(file))}" for file in files)
+
+
+def question_file(wildcards):
+    """A local question file, or the one that fetch_questions puts under resources."""
+    source = getattr(run.questions, wildcards.source)
+    if source.path is not None:
+        return source.path
+    suffix = Path(source.repo_file).suffix
+    return f"resources/questions/{wildcards.source}.{source.dataset}{suffix}"
+
+
+def agent_model(wildcards):
+    return f"resources/models/{agent(wildcards)}"
+
+
+def turn_before(wildcards):
+    """The turns of the depth before, with answers; nothing at depth 0."""
+    turn = int(wildcards.turn)
+    folder = f"results/{run.run}/trees/shard{wildcards.shard}"
+    return f"{folder}/turn{turn - 1}.parquet" if turn else []
+
+
+def adapter_folder(wildcards, seed):
+    return f"results/{run.run}/adapters/{wildcards.model}/{wildcards.recipe}/seed{seed}"
+
+
+def sft_adapter(wildcards):
+    return f"{adapter_folder(wildcards, first_seed(int(wildcards.seed)))}/sft"
+
+
+def selected_adapter(wildcards):
+    """The adapter that is evaluated; nothing for the base model."""
+    if wildcards.recipe == "base":
+        return []
+    return f"{adapter_folder(wildcards, wildcards.seed)}/selected"
+
+
+def evaluation_questions(wildcards):
+    source = "evaluation" if wildcards.evaluation == "flipflop" else "trees"
+    return f"results/{run.run}/questions/{source}.parquet"
+
+
+sft_seeds = sorted({first_seed(seed) for seed in run.train.seeds})
+training_curves = [
+    path
+    for stage, seeds in (("sft", sft_seeds), ("dpo", run.train.seeds))
+    for path in collect(
+        "<results>/adapters/{model}/{recipe}/seed{seed}/{stage}.parquet",
+        model=run.train.models,
+        recipe=run.train.recipes,
+        seed=seeds,
+        stage=stage,
+    )
+]

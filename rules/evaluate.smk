@@ -1,0 +1,144 @@
+"""Evaluations: replies of a model with or without an adapter, then what they state, then metrics.
+
+Needs
+  <resources>/models/{model}/                                  the model, and the extractor
+  <results>/adapters/{model}/{recipe}/seed{seed}/selected/     none for recipe base
+  <results>/preferences/pbt/test.parquet                       balanced; dev uses the recipe's dev
+  <results>/questions/evaluation.parquet                       flipflop
+
+Makes
+  <results>/evaluations/{evaluation}/{model}/{recipe}/seed{seed}.replies.parquet   not judged yet
+  <results>/evaluations/{evaluation}/{model}/{recipe}/seed{seed}.parquet           judged
+  <results>/metrics.parquet
+"""
+
+
+rule reply_dev:
+    input:
+        model="<resources>/models/{model}",
+        pairs="<results>/preferences/{recipe}/dev.parquet",
+        epochs="<results>/adapters/{model}/{recipe}/seed{seed}/dpo",
+    output:
+        "<results>/evaluations/dev/{model}/{recipe}/seed{seed}.replies.parquet",
+    log:
+        "<logs>/reply_dev/{model}.{recipe}.seed{seed}.log",
+    benchmark:
+        "<benchmarks>/reply_dev/{model}.{recipe}.seed{seed}.tsv"
+    conda:
+        "../envs/generate.yaml"
+    threads: run.runtime.threads
+    resources:
+        gpu=lambda wildcards: gpus(wildcards.model),
+    params:
+        config=resolved,
+        balanced=section(run.evaluations.balanced),
+    shell:
+        "pbt reply-balanced --config {params.config:q} --pairs {input.pairs:q}"
+        " --model {input.model:q} --name {wildcards.model:q} --recipe {wildcards.recipe}"
+        " --seed {wildcards.seed} --epochs {input.epochs:q} --out {output:q} >{log:q} 2>&1"
+
+
+rule reply_balanced:
+    input:
+        model="<resources>/models/{model}",
+        pairs="<results>/preferences/pbt/test.parquet",
+        adapter=selected_adapter,
+    output:
+        "<results>/evaluations/balanced/{model}/{recipe}/seed{seed}.replies.parquet",
+    log:
+        "<logs>/reply_balanced/{model}.{recipe}.seed{seed}.log",
+    benchmark:
+        "<benchmarks>/reply_balanced/{model}.{recipe}.seed{seed}.tsv"
+    conda:
+        "../envs/generate.yaml"
+    threads: run.runtime.threads
+    resources:
+        gpu=lambda wildcards: gpus(wildcards.model),
+    params:
+        config=resolved,
+        balanced=section(run.evaluations.balanced),
+        model=lambda wildcards: source_of(wildcards.model),
+        adapter=lambda wildcards, input: "--adapter" if input.adapter else "",
+    shell:
+        "pbt reply-balanced --config {params.config:q} --pairs {input.pairs:q}"
+        " --model {input.model:q} --name {wildcards.model:q} --recipe {wildcards.recipe}"
+        " --seed {wildcards.seed} {params.adapter} {input.adapter:q}"
+        " --out {output:q} >{log:q} 2>&1"
+
+
+rule reply_flipflop:
+    input:
+        model="<resources>/models/{model}",
+        questions="<results>/questions/evaluation.parquet",
+        adapter=selected_adapter,
+    output:
+        "<results>/evaluations/flipflop/{model}/{recipe}/seed{seed}.replies.parquet",
+    log:
+        "<logs>/reply_flipflop/{model}.{recipe}.seed{seed}.log",
+    benchmark:
+        "<benchmarks>/reply_flipflop/{model}.{recipe}.seed{seed}.tsv"
+    conda:
+        "../envs/generate.yaml"
+    threads: run.runtime.threads
+    resources:
+        gpu=lambda wildcards: gpus(wildcards.model),
+    params:
+        config=resolved,
+        flipflop=section(run.evaluations.flipflop),
+        model=lambda wildcards: source_of(wildcards.model),
+        prompts=prompts("standard"),
+        adapter=lambda wildcards, input: "--adapter" if input.adapter else "",
+    shell:
+        "pbt reply-flipflop --config {params.config:q} --questions {input.questions:q}"
+        " --model {input.model:q} --name {wildcards.model:q} --recipe {wildcards.recipe}"
+        " --seed {wildcards.seed} {params.adapter} {input.adapter:q}"
+        " --out {output:q} >{log:q} 2>&1"
+
+
+rule judge_replies:
+    input:
+        replies="<results>/evaluations/{evaluation}/{model}/{recipe}/seed{seed}.replies.parquet",
+        questions=evaluation_questions,
+        model=extractor_model,
+    output:
+        "<results>/evaluations/{evaluation}/{model}/{recipe}/seed{seed}.parquet",
+    log:
+        "<logs>/judge_replies/{evaluation}.{model}.{recipe}.seed{seed}.log",
+    conda:
+        "../envs/generate.yaml"
+    threads: 1 if extractor is None else run.runtime.threads
+    resources:
+        gpu=0 if extractor is None else gpus(extractor),
+    params:
+        config=resolved,
+        extraction=section(run.extraction),
+        extractor="" if extractor is None else source_of(extractor),
+        prompts=prompts(run.extraction.prompt),
+        model=extractor_flag,
+    shell:
+        "pbt judge --config {params.config:q} --responses {input.replies:q}"
+        " --questions {input.questions:q} {params.model} {input.model:q}"
+        " --out {output:q} >{log:q} 2>&1"
+
+
+rule compute_metrics:
+    input:
+        collect(
+            "<results>/evaluations/{evaluation}/{model}/{recipe}/seed{seed}.parquet",
+            evaluation=["balanced", "flipflop"],
+            model=run.train.models,
+            recipe=variants,
+            seed=run.train.seeds,
+        ),
+    output:
+        "<results>/metrics.parquet",
+    log:
+        "<logs>/compute_metrics.log",
+    conda:
+        "../envs/analyze.yaml"
+    params:
+        config=resolved,
+        bootstrap=run.evaluations.bootstrap,
+        responses=lambda wildcards, input: repeated("--responses", input),
+    shell:
+        "pbt metrics --config {params.config:q} {params.responses} --out {output:q} >{log:q} 2>&1"
