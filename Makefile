@@ -1,0 +1,48 @@
+# What to type; each target's recipe is what runs, for those who do without make.
+PYTHON ?= python3
+CORES ?= 2
+BIN := .venv/bin
+SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
+
+.PHONY: demo test test-workflow lint format bench setup clean
+
+# The whole workflow with a real language model, ending in results/demo/report.html.
+demo: $(BIN)/.ready
+	$(SNAKEMAKE) --configfile config/demo.yaml --cores $(CORES)
+	@echo "Open results/demo/report.html in a browser."
+
+# Formatting, lint, unit tests and the smoke run.
+test: lint
+	PATH="$(CURDIR)/$(BIN):$$PATH" HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+lint: $(BIN)/.ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(SNAKEMAKE) --lint --configfile config/demo.yaml
+
+format: $(BIN)/.ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/snakefmt Snakefile rules
+
+# Speed and memory, as ratios measured in one run.
+bench: $(BIN)/.ready resources/models/smollm2
+	$(BIN)/python benchmarks/score_and_pair.py
+	$(BIN)/python benchmarks/growth.py resources/models/smollm2
+
+resources/models/smollm2: | $(BIN)/.ready
+	$(SNAKEMAKE) --configfile config/demo.yaml --cores 1 $@
+
+setup: $(BIN)/.ready
+
+# torch first and by its version, so that an index with CPU builds is used where there is one.
+$(BIN)/.ready: pyproject.toml requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c requirements.txt torch
+	$(BIN)/python -m pip install -q -c requirements.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv results/demo results/smoke resources
