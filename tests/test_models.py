@@ -42,12 +42,6 @@ def test_tiny_weights_depend_on_the_seed_only(tiny_model, tmp_path):
     assert (tmp_path / "other" / "model.safetensors").read_bytes() != weights
 
 
-def test_tiny_model_refuses_an_odd_size(tmp_path):
-    with pytest.raises(PbtError, match="must be even"):
-        models.fetch_model(TinySource(type="tiny", hidden_size=9), tmp_path / "tiny")
-    assert not list(tmp_path.iterdir())
-
-
 def test_path_source_links_files_and_leaves_the_origin_alone(tiny_model, tmp_path):
     before = sorted(tiny_model.iterdir())
     models.fetch_model(PathSource(type="path", path=str(tiny_model)), tmp_path / "linked")

@@ -197,11 +197,15 @@ def encode_completion(
             hint=f"the prompt ends in {tokenizer.decode(prompt[-12:])!r}; use another template",
         )
     ids = whole[len(prompt) :]
+    if tokenizer.eos_token_id not in ids:
+        raise PbtError(
+            "the chat template does not end the assistant's turn with the end-of-sequence token",
+            where=tokenizer.name_or_path,
+            hint=f"set eos_token to the token that ends a turn; it is {tokenizer.eos_token!r} now",
+        )
     # Templates may write a newline after the end of turn; the model stops before it.
-    if tokenizer.eos_token_id in ids:
-        last = len(ids) - 1 - ids[::-1].index(tokenizer.eos_token_id)
-        ids = ids[: last + 1]
-    return prompt, ids
+    last = len(ids) - 1 - ids[::-1].index(tokenizer.eos_token_id)
+    return prompt, ids[: last + 1]
 
 
 def label_ids(

@@ -12,8 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pbt_workflow.errors import PbtError
 
+SOURCE_TYPES = ("hub", "path", "wheel", "tiny", "scripted")
 Recipe = Literal["accept", "resist", "pbt"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Label = Annotated[str, Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -198,7 +200,14 @@ class Filter(Section):
     answers_prompt: Name = "filter_answers"
     responses_prompt: Name = "filter_responses"
     opening: str = "Answer:"
-    labels: tuple[str, str] = ("agree", "disagree")
+    labels: tuple[Label, Label] = ("agree", "disagree")
+    undecided: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="p(agree) at which the model is undecided (ours); stored probabilities are "
+        "rescaled so that it becomes 0.5, for models that lean to one label",
+    )
     check_answers: bool = True
     check_responses: bool = True
 
@@ -355,7 +364,7 @@ def read_config(path: Path) -> Config:
     """A validated configuration from a YAML file; see `load_config`."""
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise PbtError("cannot read the configuration", where=path, hint=str(error)) from None
     if not isinstance(values, dict):
         raise PbtError("the configuration is not a mapping of keys", where=path)
@@ -387,8 +396,13 @@ def _named_files(config: Config) -> list[tuple[str, str]]:
 
 def _config_error(error: ValidationError) -> PbtError:
     first = error.errors()[0]
-    sources = {"hub", "path", "wheel", "tiny", "scripted"}
-    path = [str(part) for part in first["loc"] if str(part) not in sources]
+    # pydantic names the kind of a source (hub, path, ...) as if it were a key below `source`.
+    loc = [str(part) for part in first["loc"]]
+    path = [
+        part
+        for before, part in zip(["", *loc], loc, strict=False)
+        if not (before == "source" and "models" in loc and part in SOURCE_TYPES)
+    ]
     hints = {
         "extra_forbidden": "the key is unknown: check its spelling and its indentation",
         "missing": "the key is required: add it",
@@ -402,4 +416,6 @@ def _config_error(error: ValidationError) -> PbtError:
     if more:
         hint += f" ({more} more problem{'s' if more > 1 else ''} after this one)"
     where = f"config key `{'.'.join(path)}`" if path else "configuration"
+    if not path:
+        hint = "correct the key named above"
     return PbtError(what, where=where, hint=hint)

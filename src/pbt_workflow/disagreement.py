@@ -6,7 +6,7 @@ from pbt_workflow import tables
 from pbt_workflow.answers import same_answer
 from pbt_workflow.chat import few_shot_messages
 from pbt_workflow.config import Filter, Pairs
-from pbt_workflow.engines import ChatRequest, Engine
+from pbt_workflow.engines import ChatRequest, Engine, LabelProbabilities
 from pbt_workflow.pairs import response_candidates
 from pbt_workflow.scores import score_trees
 
@@ -71,6 +71,13 @@ def filter_trees(
     return frame
 
 
+def agrees(labels: LabelProbabilities, settings: Filter) -> float:
+    """p(agree), rescaled in odds so that `settings.undecided` becomes 0.5."""
+    agree = labels.probabilities[0] * (1 - settings.undecided)
+    disagree = (1 - labels.probabilities[0]) * settings.undecided
+    return agree / (agree + disagree)
+
+
 def low_mass_share(filtered: pl.DataFrame) -> float:
     """The share of filter questions whose labels hold less than LOW_MASS of the probability."""
     masses = pl.concat([filtered["mass_answers"], filtered["mass_response"]]).drop_nulls()
@@ -114,7 +121,7 @@ def _ask(
     results = engine.label_probabilities(requests, settings.labels)
     found = dict(zip(distinct, results, strict=True))
     answers = asked.select(KEY).with_columns(
-        pl.Series(columns[0], [found[text].probabilities[0] for text in texts], pl.Float64),
+        pl.Series(columns[0], [agrees(found[text], settings) for text in texts], pl.Float64),
         pl.Series(columns[1], [found[text].mass for text in texts], pl.Float64),
     )
     return (

@@ -1,5 +1,6 @@
 """Progress of long work: a bar on a terminal, a plain line now and then in a log file."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -34,3 +35,14 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
             print(f"{done}/{total} {what} in {now - start:.1f} s", file=sys.stderr, flush=True)
 
     yield advance
+
+
+def quiet_bars() -> None:
+    """No progress bars of the libraries in log files; call before importing them."""
+    if sys.stderr.isatty():
+        return
+    # Both are read when the libraries are first imported.
+    os.environ["TQDM_DISABLE"] = os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()

@@ -78,7 +78,7 @@ def read_rows(path: Path) -> list[dict]:
     else:
         rows = [_question(row, where) for row, where in _json_lines(path)]
     if not rows:
-        raise PbtError("the question file is empty", where=path)
+        raise PbtError("the question file is empty", where=path, hint=SHAPE)
     return rows
 
 

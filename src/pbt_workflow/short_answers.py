@@ -5,6 +5,7 @@ new by a verb such as "is" states that something. They know English statements o
 facts: nothing here knows a relation or an alias.
 """
 
+import itertools
 import re
 
 WORD = re.compile(r"\w+")
@@ -31,18 +32,27 @@ LEAD = re.compile(
     re.I,
 )
 LINK = re.compile(
-    r"(?:\b(?:is|are|was|were|be|became|becomes|means|equals|has been|belongs? to)\b"
+    r"(?:\b(?:is|are|was|were|be|became|becomes|means|equals|has been|belongs? to|has|have|lies"
+    r"|sits|stands|flows)\b"
     r"|(?<=\w)['’]s(?= (?:a|an|the|not|also|indeed|called)\b))"
     r"(?:\s+(?:also|indeed|actually|officially|primarily|mainly|often|generally|currently|now"
     r"|famous|commonly|usually|really|not only|said to be|considered|believed to be))*"
-    r"(?:\s+(?:called|known as|referred to as|named|(?:located|situated|found|based) (?:in|on|at)"
+    r"(?:\s+(?:called|known as|referred to as|named|(?:located|situated|found|based|nestled|built)"
+    r" (?:in|on|at|within|across)"
     r"|(?:written|painted|composed|invented|discovered|created|founded|directed|made) by"
-    r"|in|on|by|from|as|within)(?=\s))?[\s:]+",
+    r"|in|on|by|from|as|within|across|represented (?:as|by))(?=\s))?[\s:]+",
     re.I,
 )
 NAMED = re.compile(r"\b(?:called|named|known as|referred to as|said to be)\s+(.+)", re.I)
+# What a category's name is followed by: "the continent of Africa", "the symbol Cu".
+CATEGORY = re.compile(
+    r"\b(continent|symbol|country|language|state)(?: of| is)? [\"“']?"
+    r"([A-Z][\w'’-]*(?: [A-Z][\w'’-]*)*)"
+)
 PART_OF = re.compile(
-    r"^.*\b(?:region|part|side|coast|province|state|country|capital) of (?=\S)", re.I
+    r"^.*\b(?:region|part|side|coast|province|state|country|nation|continent|capital|city|island"
+    r"|(?:north|south|east|west)[\w-]*) of (?=\S)",
+    re.I,
 )
 SUBJECT_NAME = re.compile(
     r"(?!(?:The|A|An|This|That|These|Those|It|I|You|We|They|He|She|There|Your|My)\b)[A-Z][\w'’-]*"
@@ -92,9 +102,16 @@ def extract_short_answer(question: str, text: str) -> str:
 
 
 def _from_sentence(question: str, focus: set[str], sentence: str) -> str:
+    for category in CATEGORY.finditer(sentence):
+        if category[1] in focus and not _content(category[2]) & (focus | STOPWORDS):
+            return category[2]
     link = LINK.search(sentence)
     if link is None:
-        return _from_fragment(focus, sentence)
+        # The question's own verb: "William Shakespeare wrote Hamlet."
+        hits = [word for word in re.finditer(r"\w+", sentence) if word[0].lower() in focus]
+        if len(hits) > 1 and SUBJECT_NAME.match(sentence[: hits[0].start()].rstrip()):
+            return sentence[: hits[0].start()].strip()
+        return _from_fragment(question, focus, sentence)
     left, right = sentence[: link.start()], sentence[link.end() :]
     hits_left = _content(left) & focus
     nested = LINK.search(right)
@@ -133,10 +150,22 @@ def _complement(question: str, focus: set[str], right: str) -> str:
         stop = end[0].lower() if end else "."
         if stop.isalpha() and stop not in ("and", "or", "who", "which", "that"):
             return ""
+    if quoted := re.match(r"[\"“]([^\"”]+)[\"”]", right):
+        return quoted[1].strip(" .,") if quoted[1].lower() not in focus else ""
+    if PLACE.search(question):
+        # "in Xi'an, China, and ...": the place furthest out.
+        names = [part.strip(" .") for part in right.split(",")]
+        inner = [name for name in itertools.takewhile(_is_place, names[1:])]
+        if inner:
+            return _named(question, focus, _phrase(focus, inner[-1]))
     return _named(question, focus, _phrase(focus, right))
 
 
-def _from_fragment(focus: set[str], sentence: str) -> str:
+def _is_place(name: str) -> bool:
+    return bool(re.fullmatch(r"(?:the )?[A-Z][\w.'’-]*(?: (?:of |the )?[A-Z][\w.'’-]*)*", name))
+
+
+def _from_fragment(question: str, focus: set[str], sentence: str) -> str:
     """The answer of a sentence without a verb that links: `Paris.`, `Nice, France`."""
     parts = [part.strip() for part in re.split(r"[:,;]|\s[-–—]\s", sentence.rstrip(".!?"))]
     parts = [

@@ -22,7 +22,7 @@ from pbt_workflow.chat import encode, label_ids, load_tokenizer
 from pbt_workflow.engines import ChatRequest, Decoding, LabelProbabilities, Reply
 from pbt_workflow.engines.prefixes import PrefixPlan, batch_rows, plan_prefixes
 from pbt_workflow.errors import PbtError
-from pbt_workflow.progress import progress
+from pbt_workflow.progress import progress, quiet_bars
 from pbt_workflow.seeds import unit_interval
 
 # Keys and values of one segment, per layer: two tensors of [heads, tokens, head size].
@@ -53,6 +53,7 @@ class TransformersEngine:
         Raises:
             PbtError: the folder holds no loadable model.
         """
+        quiet_bars()
         self.tokenizer = load_tokenizer(folder)
         self.model = load_model(folder, dtype, quantization).eval()
         self.batch_size = batch_size
@@ -289,18 +290,19 @@ class TransformersEngine:
     @contextmanager
     def _using(self, adapter: Path | None) -> Iterator[None]:
         """Run with an adapter on the base model, unmerged; without one, with the base alone."""
-        from peft import PeftModel
+        if adapter is None:
+            with nullcontext() if self._adapter is None else self.model.disable_adapter():
+                yield
+            return
+        if adapter != self._adapter:
+            from peft import PeftModel
 
-        if adapter is not None and adapter != self._adapter:
             if not (Path(adapter) / "adapter_model.safetensors").is_file():
                 raise PbtError("no adapter weights", where=adapter, hint="train it first")
-            if isinstance(self.model, PeftModel):
-                self.model = self.model.unload()
-            self.model = PeftModel.from_pretrained(self.model, str(adapter)).eval()
+            base = self.model if self._adapter is None else self.model.unload()
+            self.model = PeftModel.from_pretrained(base, str(adapter)).eval()
             self._adapter = adapter
-        off = adapter is None and isinstance(self.model, PeftModel)
-        with self.model.disable_adapter() if off else nullcontext():
-            yield
+        yield
 
 
 class SeededSampling(LogitsProcessor):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pbt_workflow import chat, config, tables
 from pbt_workflow.errors import PbtError
+from pbt_workflow.progress import quiet_bars
 from pbt_workflow.train import data, loading, run
 
 
@@ -51,9 +52,9 @@ def train_dpo(
         PbtError: no rows, rows longer than `dpo.max_length`, unusable base or adapter, or a loss
             that is not a number.
     """
+    quiet_bars()
     from transformers import set_seed
 
-    run.quiet_bars()
     tokenizer = chat.load_tokenizer(base)
     pairs = data.read_pairs(preferences, tokenizer, "train.dpo.max_length", dpo.max_length)
     loading.check_adapter(adapter)

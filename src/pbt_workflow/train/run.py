@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -70,18 +69,6 @@ def shared_arguments(
         "report_to": "none",
         "disable_tqdm": not sys.stderr.isatty(),
     }
-
-
-def quiet_bars() -> None:
-    """No progress bars in log files; the trainers' logged lines tell how far they are."""
-    if not sys.stderr.isatty():
-        import datasets
-        from transformers.utils import logging
-
-        datasets.disable_progress_bars()
-        logging.disable_progress_bar()
-        # The one way to silence TRL's bar over the reference's log-probabilities.
-        os.environ["TQDM_DISABLE"] = "1"
 
 
 def prepare_work(work: Path, settings: dict) -> None:

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from pbt_workflow import chat, config, tables
+from pbt_workflow.progress import quiet_bars
 from pbt_workflow.train import data, loading, run
 
 
@@ -46,10 +47,10 @@ def train_sft(
         PbtError: no rows, rows longer than `sft.max_length`, unusable base, or a loss that is
             not a number.
     """
+    quiet_bars()
     from transformers import set_seed
     from trl import SFTConfig, SFTTrainer
 
-    run.quiet_bars()
     tokenizer = chat.load_tokenizer(base)
     pairs = data.read_pairs(preferences, tokenizer, "train.sft.max_length", sft.max_length)
     settings = {

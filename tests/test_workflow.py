@@ -1,0 +1,252 @@
+"""The workflow as a user runs it: presets, the smoke run, reruns, and what errors look like."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+
+from pbt_workflow import tables
+from pbt_workflow.config import read_config
+
+ROOT = Path(__file__).parents[1]
+PRESETS = sorted(path.stem for path in (ROOT / "config").glob("*.yaml"))
+pytestmark = pytest.mark.workflow
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory) -> Path:
+    """A folder with the workflow's files and no results, in which runs leave their traces."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("Snakefile", "rules", "envs", "config", "profiles", "data"):
+        source = ROOT / name
+        copy = shutil.copytree if source.is_dir() else shutil.copyfile
+        copy(source, folder / name)
+    return folder
+
+
+def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Snakemake in a folder, with this environment's `pbt`."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        [sys.executable, "-m", "snakemake", *arguments],
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def variant(folder: Path, name: str, change) -> str:
+    """A config file made from the smoke preset by `change(values)`; its path."""
+    values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    values["run"] = name
+    change(values)
+    path = folder / "config" / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return str(path.relative_to(folder))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_dry_runs_without_network_in_seconds(checkout, preset):
+    start = time.monotonic()
+    result = snakemake(checkout, "-n", "--configfile", f"config/{preset}.yaml")
+    assert result.returncode == 0, result.stderr
+    assert "write_report" in result.stdout
+    assert time.monotonic() - start < 20
+    assert not (checkout / "results" / preset).exists(), "a dry-run writes nothing"
+
+
+def test_without_a_config_file_the_full_reproduction_is_planned(checkout):
+    result = snakemake(checkout, "-n")
+    assert result.returncode == 0, result.stderr
+    assert "results/paper/report.html" in result.stdout
+
+
+@pytest.fixture(scope="session")
+def smoke(checkout) -> Path:
+    """The results of the smoke preset."""
+    result = snakemake(checkout, "--configfile", "config/smoke.yaml", "--cores", "2")
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+    return checkout / "results" / "smoke"
+
+
+def test_smoke_run_ends_in_a_report_and_whole_tables(smoke):
+    assert "Balanced" in (smoke / "report.html").read_text()
+    run = read_config(smoke / "config.yaml")
+    metrics = tables.read_table(smoke / "metrics.parquet", "metrics")
+    assert set(metrics["recipe"]) == {"base", *run.train.recipes}
+    assert {"accuracy", "before", "after", "difference"} <= set(metrics["metric"])
+    for recipe in run.train.recipes:
+        rows = tables.read_table(smoke / f"preferences/{recipe}/train.parquet", "pairs")
+        expected = {recipe} if recipe != "pbt" else {"accept", "resist"}
+        assert set(rows["code"]) == expected
+        assert rows["code"].value_counts()["count"].n_unique() == 1
+    assert not list(smoke.rglob("*.partial"))
+    assert not list(smoke.rglob("*.work"))
+
+
+def test_results_carry_schema_version_and_digest(smoke):
+    import pyarrow.parquet as pq
+
+    metadata = pq.read_schema(smoke / "metrics.parquet").metadata
+    assert metadata[b"pbt.schema"] == b"metrics"
+    assert len(metadata[b"pbt.config_digest"]) == 16
+    assert metadata[b"pbt.version"]
+
+
+def test_a_second_run_does_nothing(checkout, smoke):
+    result = snakemake(checkout, "-n", "--configfile", "config/smoke.yaml")
+    assert "Nothing to be done" in result.stdout + result.stderr
+
+
+def test_a_deleted_output_reruns_its_stage_only(checkout, smoke):
+    target = "results/smoke/trees/shard0/scored.parquet"
+    before = tables.read_table(checkout / target, "scored")
+    (checkout / target).unlink()
+    arguments = ("--configfile", "config/smoke.yaml", "--cores", "1", target)
+    dry = snakemake(checkout, "-n", *arguments)
+    rules = [line for line in dry.stdout.splitlines() if line.startswith("rule ")]
+    assert rules == ["rule score_trees:"]
+    assert snakemake(checkout, *arguments).returncode == 0
+    assert tables.read_table(checkout / target, "scored").equals(before)
+    # Downstream files are older than the new one now; the rest of the session finds them current.
+    assert snakemake(checkout, "--touch", *arguments[:4]).returncode == 0
+
+
+def test_a_setting_reruns_what_depends_on_it_and_speed_does_not(checkout, smoke):
+    def planned(change) -> set[str]:
+        values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+        change(values)
+        path = checkout / "config" / "changed.yaml"
+        path.write_text(yaml.safe_dump(values))
+        result = snakemake(checkout, "-n", "--configfile", "config/changed.yaml")
+        return {
+            line.split()[1].rstrip(":")
+            for line in result.stdout.splitlines()
+            if line.startswith(("rule ", "localrule "))
+        }
+
+    assert planned(lambda values: values["runtime"].update(generation_batch=3)) == set()
+    reruns = planned(lambda values: values["train"]["dpo"].update(beta=0.2))
+    assert "train_dpo" in reruns and "train_sft" not in reruns
+    assert planned(lambda values: values["evaluations"].update(bootstrap=300)) == {
+        "compute_metrics",
+        "write_report",
+        "all",
+    }
+
+
+def test_number_of_shards_changes_no_row(checkout, smoke):
+    config = variant(checkout, "shards", lambda values: values["trees"].update(shards=3))
+    target = "results/shards/funnel.parquet"
+    result = snakemake(checkout, "--configfile", config, "--cores", "2", target)
+    assert result.returncode == 0, result.stdout[-4000:]
+
+    def rows(run: str) -> pl.DataFrame:
+        shards = sorted((checkout / "results" / run / "trees").glob("shard*/pairs.parquet"))
+        return pl.concat([tables.read_table(shard, "pairs") for shard in shards]).sort("pair_id")
+
+    assert rows("shards").equals(rows("smoke"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v["trees"].update(shard=2), "trees.shard"),
+        (lambda v: v["train"]["sft"].update(steps="many"), "train.sft.steps"),
+        (lambda v: v["train"].update(recipes=["accept", "both"]), "train.recipes.1"),
+        (lambda v: v["agents"].update(a="gpt"), "agents.a"),
+        (lambda v: v["questions"]["trees"].update(path="no/such.jsonl"), "questions.trees.path"),
+        (lambda v: v.update(prompts={"logical": "no/such.txt"}), "prompts.logical"),
+    ],
+    ids=["unknown-key", "wrong-type", "unknown-recipe", "unknown-model", "no-data", "no-prompt"],
+)
+def test_a_bad_config_is_refused_before_any_job(checkout, change, message):
+    config = variant(checkout, "bad", change)
+    result = snakemake(checkout, "--configfile", config, "--cores", "1")
+    output = result.stdout + result.stderr
+    assert result.returncode != 0
+    assert message in output and "hint:" in output
+    assert "Traceback" not in output
+    assert not (checkout / "results" / "bad").exists()
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (['{"question": "Who?", "answer": '], "line 1"),
+        (['{"question": "Who?", "answer": {"aliases": []}}'], "no answer to 'Who?'"),
+        ([], "empty"),
+    ],
+    ids=["not-json", "no-answer", "empty"],
+)
+def test_bad_questions_end_in_one_message_and_no_output(checkout, lines, message):
+    data = checkout / "data" / "bad.jsonl"
+    data.write_text("\n".join(lines))
+    config = variant(
+        checkout, "baddata", lambda v: v["questions"]["trees"].update(path="data/bad.jsonl")
+    )
+    target = "results/baddata/questions/trees.parquet"
+    result = snakemake(checkout, "--configfile", config, "--cores", "1", target)
+    output = result.stdout + result.stderr
+    assert result.returncode != 0
+    assert message in output and "hint:" in output
+    assert "Traceback" not in output
+    assert not (checkout / target).exists()
+
+
+def test_a_stage_that_ends_empty_says_where_rows_were_lost(checkout):
+    def agreed(values: dict) -> None:
+        for name in ("scripted-a", "scripted-b"):
+            values["models"][name]["source"]["accuracy"] = 1.0
+
+    config = variant(checkout, "agreed", agreed)
+    target = "results/agreed/preferences/pbt/train.parquet"
+    result = snakemake(checkout, "--configfile", config, "--cores", "2", target)
+    output = result.stdout + result.stderr
+    assert result.returncode != 0
+    assert "trees" in output and "sibling pairs" in output and "hint:" in output
+    assert not (checkout / target).exists()
+
+
+def test_a_killed_run_resumes_with_the_same_rows(checkout, smoke):
+    config = variant(checkout, "killed", lambda values: None)
+    target = "results/killed/funnel.parquet"
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "snakemake", "--configfile", config, "--cores", "2", target],
+        cwd=checkout,
+        env={**os.environ, "PATH": path},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    shard = checkout / "results/killed/trees/shard0"
+    deadline = time.monotonic() + 120
+    while not (shard / "turn1.parquet").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, 9)
+    process.wait()
+    unlocked = snakemake(checkout, "--configfile", config, "--unlock", target)
+    assert unlocked.returncode == 0
+    result = snakemake(checkout, "--configfile", config, "--cores", "2", target)
+    assert result.returncode == 0, result.stdout[-4000:]
+    for number in (0, 1):
+        file = f"trees/shard{number}/pairs.parquet"
+        killed = tables.read_table(checkout / "results/killed" / file, "pairs")
+        assert killed.equals(tables.read_table(smoke / file, "pairs"))
+
+
+def test_the_config_schema_is_json(checkout):
+    result = subprocess.run(
+        [sys.executable, "-m", "pbt_workflow.cli", "config-schema"], capture_output=True, text=True
+    )
+    assert json.loads(result.stdout)["title"] == "Config"
