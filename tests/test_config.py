@@ -243,3 +243,9 @@ def test_a_yaml_file_that_is_no_configuration(tmp_path, content, message):
 def test_a_missing_yaml_file(tmp_path):
     with pytest.raises(PbtError, match="cannot read the configuration"):
         read_config(tmp_path / "none.yaml")
+
+
+def test_an_unknown_model_name_on_the_command_line_is_one_message(values):
+    run = load_config(values)
+    with pytest.raises(PbtError, match="unknown model 'other'"):
+        run.model("other")

@@ -7,7 +7,7 @@ from pbt_workflow import tables
 from pbt_workflow.answers import same_answer
 from pbt_workflow.chat import load_prompt
 from pbt_workflow.config import Extraction, Filter, Pairs, Trees
-from pbt_workflow.disagreement import filter_trees, low_mass_share
+from pbt_workflow.disagreement import agrees, filter_trees, low_mass_share
 from pbt_workflow.engines import LabelProbabilities
 from pbt_workflow.growth import extract_turn, generate_turn
 from pbt_workflow.pairs import response_candidates
@@ -174,3 +174,13 @@ def test_the_undecided_point_becomes_one_half(ask):
     assert stored.to_list() == pytest.approx([0.5] * len(stored))
     unchanged = ask(lean)["p_answers_agree"].drop_nulls()
     assert unchanged.to_list() == pytest.approx([0.8] * len(unchanged))
+
+
+@pytest.mark.parametrize(
+    ("probability", "undecided", "stored"),
+    [(0.5, 0.5, 0.5), (0.8, 0.5, 0.8), (0.95, 0.95, 0.5), (0.9, 0.95, 9 / 28), (1.0, 0.95, 1.0)],
+)
+def test_a_leaning_model_is_rescaled_in_odds(probability, undecided, stored):
+    settings = Filter(model="m", undecided=undecided)
+    labels = LabelProbabilities((probability, 1 - probability), 1.0)
+    assert agrees(labels, settings) == pytest.approx(stored)

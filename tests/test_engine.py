@@ -331,7 +331,7 @@ def test_a_plan_reproduces_the_prompts(prompts, min_shared):
             assert segment.parent < index
             assert (segment.level, segment.start) == (parent.level + 1, parent.end)
     for row, prompt in enumerate(prompts):
-        path = [plan.segments[index] for index in plan.path(row)]
+        path = [plan.segments[index] for index in plan.path(plan.leaf[row])]
         shared = [token for s in path for token in prompts[s.row][s.start : s.end]]
         assert len(shared) == plan.shared_length(row) < len(prompt)
         assert shared + prompt[len(shared) :] == prompt

@@ -66,7 +66,7 @@ def fetch_model(config: ConfigFile, name: Name, out: Out) -> None:
     """Make a model's folder: download, convert or build it."""
     from pbt_workflow import models
 
-    models.fetch_model(_config(config).models[name].source, out)
+    models.fetch_model(_config(config).model(name).source, out)
 
 
 @app.command("fetch-questions")
@@ -301,7 +301,7 @@ def sft(
         name=name,
         recipe=recipe,
         seed=seed,
-        model=run.models[name],
+        model=run.model(name),
         lora=run.train.lora,
         sft=run.train.sft,
         micro_batch=run.runtime.training_batch,
@@ -335,7 +335,7 @@ def dpo(
         name=name,
         recipe=recipe,
         seed=seed,
-        model=run.models[name],
+        model=run.model(name),
         dpo=run.train.dpo,
         epochs=run.train.dpo_epochs.get(name, run.train.dpo.epochs),
         micro_batch=run.runtime.training_batch,
@@ -537,7 +537,7 @@ def _prompt(run, name: str) -> str:
 def _engine(run, name: str, folder: Path):
     from pbt_workflow.engines import load_engine
 
-    return load_engine(folder, run.models[name], run.runtime.generation_batch)
+    return load_engine(folder, run.model(name), run.runtime.generation_batch)
 
 
 def _extractor(run, folder: Path | None):

@@ -339,6 +339,16 @@ class Config(Section):
                 raise ValueError(f"`train.models.{index}` is scripted; it cannot be trained")
         return self
 
+    def model(self, name: str) -> Model:
+        """The entry of a model; PbtError if there is none of that name."""
+        if name not in self.models:
+            raise PbtError(
+                f"unknown model {name!r}",
+                where=f"configuration of run {self.run!r}",
+                hint=f"name one of: {', '.join(self.models)}",
+            )
+        return self.models[name]
+
 
 def load_config(values: dict) -> Config:
     """A validated configuration from a mapping, as YAML gives it.
@@ -395,7 +405,8 @@ def _named_files(config: Config) -> list[tuple[str, str]]:
 
 
 def _config_error(error: ValidationError) -> PbtError:
-    first = error.errors()[0]
+    # A misspelt key is also a missing one; the misspelling says more.
+    first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     # pydantic names the kind of a source (hub, path, ...) as if it were a key below `source`.
     loc = [str(part) for part in first["loc"]]
     path = [

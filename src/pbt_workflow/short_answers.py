@@ -32,7 +32,7 @@ LEAD = re.compile(
     re.I,
 )
 LINK = re.compile(
-    r"(?:\b(?:is|are|was|were|be|became|becomes|means|equals|has been|belongs? to|has|have|lies"
+    r"(?:\b(?:is|are|was|were|be|became|becomes|means|equals|has been|belongs? to|has|lies"
     r"|sits|stands|flows)\b"
     r"|(?<=\w)['’]s(?= (?:a|an|the|not|also|indeed|called)\b))"
     r"(?:\s+(?:also|indeed|actually|officially|primarily|mainly|often|generally|currently|now"

@@ -263,7 +263,9 @@ def check_table(path: Path, name: str) -> None:
     remake = "delete the file and run the workflow again to remake it"
     if not Path(path).is_file():
         raise PbtError(
-            f"no {name} table there", where=path, hint="check the path, or make it first"
+            f"no such file; a {name} table is needed",
+            where=path,
+            hint="check the path, or make it first",
         )
     try:
         schema = pq.read_schema(path)

@@ -35,10 +35,22 @@ class PrefixPlan:
         index = self.leaf[row]
         return 0 if index is None else self.segments[index].end
 
-    def path(self, row: int) -> list[int]:
-        """A prompt's segments, the first one first."""
+    @classmethod
+    def nothing(cls, rows: int) -> "PrefixPlan":
+        """A plan that shares nothing."""
+        return cls([], [None] * rows)
+
+    def levels(self) -> list[list[int]]:
+        """The segments by level: what a level needs is computed before it."""
+        count = 1 + max((segment.level for segment in self.segments), default=-1)
+        return [
+            [index for index, segment in enumerate(self.segments) if segment.level == level]
+            for level in range(count)
+        ]
+
+    def path(self, index: int | None) -> list[int]:
+        """A segment and those it continues, the first one first; nothing for None."""
         path: list[int] = []
-        index = self.leaf[row]
         while index is not None:
             path.append(index)
             index = self.segments[index].parent

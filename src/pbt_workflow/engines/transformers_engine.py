@@ -164,12 +164,11 @@ class TransformersEngine:
         heads = [ids[:-span] for ids, span in zip(sequences, spans, strict=True)]
         tails = [ids[-span:] for ids, span in zip(sequences, spans, strict=True)]
         plan, cache, ids, mask = self._prefill(heads, tails)
-        positions = mask.cumsum(-1).sub(1).clamp(min=0)
         past = 0 if cache is None else cache.get_seq_length()
         logits = self.model(
             input_ids=ids[:, past:],
             attention_mask=mask,
-            position_ids=positions[:, past:],
+            position_ids=_positions(mask)[:, past:],
             past_key_values=cache,
             use_cache=cache is not None,
             logits_to_keep=width + 1,
@@ -187,66 +186,51 @@ class TransformersEngine:
 
         Rows are laid out as [padding, shared segments, padding, own tokens, tail].
         """
-        if self.share_prefixes:
-            plan = plan_prefixes(prompts)
-        else:
-            plan = PrefixPlan([], [None] * len(prompts))
-        done: list[KeyValues] = []
-        for level in range(1 + max((s.level for s in plan.segments), default=-1)):
-            level_segments = [s for s in plan.segments if s.level == level]
-            done_by_index = self._compute_level(prompts, plan, level_segments, done)
-            done = done_by_index
+        plan = plan_prefixes(prompts) if self.share_prefixes else PrefixPlan.nothing(len(prompts))
+        done: dict[int, KeyValues] = {}
+        for level in plan.levels():
+            for start in range(0, len(level), self.batch_size):
+                self._compute_segments(prompts, plan, level[start : start + self.batch_size], done)
         shared = [plan.shared_length(row) for row in range(len(prompts))]
         own = [prompt[cut:] for prompt, cut in zip(prompts, shared, strict=True)]
         if tails is not None:
             own = [ids + tail for ids, tail in zip(own, tails, strict=True)]
-        paths = [[done[index] for index in plan.path(row)] for row in range(len(prompts))]
+        paths = [[done[index] for index in plan.path(leaf)] for leaf in plan.leaf]
         cache, cached_mask = self._assemble(paths)
-        cached = [prompt[:cut] for prompt, cut in zip(prompts, shared, strict=True)]
-        left, _ = self._pad(cached)
+        left, _ = self._pad([prompt[:cut] for prompt, cut in zip(prompts, shared, strict=True)])
         right, right_mask = self._pad(own)
         mask = right_mask if cached_mask is None else torch.cat([cached_mask, right_mask], 1)
         return plan, cache, torch.cat([left, right], 1), mask
 
-    def _compute_level(
+    def _compute_segments(
         self,
         prompts: list[list[int]],
         plan: PrefixPlan,
-        segments: list,
-        done: list[KeyValues],
-    ) -> list[KeyValues]:
-        """Keys and values of one level's segments, after those of all levels before it."""
-        done = done + [None] * (len(plan.segments) - len(done))
-        index_of = {segment: index for index, segment in enumerate(plan.segments)}
-        for start in range(0, len(segments), self.batch_size):
-            batch = segments[start : start + self.batch_size]
-            paths = []
-            for segment in batch:
-                path, index = [], segment.parent
-                while index is not None:
-                    path.append(done[index])
-                    index = plan.segments[index].parent
-                paths.append(path[::-1])
-            cache, cached_mask = self._assemble(paths)
-            ids, mask = self._pad([prompts[s.row][s.start : s.end] for s in batch])
-            whole = mask if cached_mask is None else torch.cat([cached_mask, mask], 1)
-            positions = whole.cumsum(-1).sub(1).clamp(min=0)[:, -ids.shape[1] :]
-            cache = cache if cache is not None else DynamicCache(config=self.model.config)
-            self.model(
-                input_ids=ids,
-                attention_mask=whole,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            for row, segment in enumerate(batch):
-                length = segment.end - segment.start
-                done[index_of[segment]] = [
-                    (layer.keys[row, :, -length:].clone(), layer.values[row, :, -length:].clone())
-                    for layer in cache.layers
-                ]
-        return done
+        indices: list[int],
+        done: dict[int, KeyValues],
+    ) -> None:
+        """Add to `done`, which holds their parents, the keys and values of a level's segments."""
+        segments = [plan.segments[index] for index in indices]
+        cache, cached_mask = self._assemble(
+            [[done[index] for index in plan.path(segment.parent)] for segment in segments]
+        )
+        ids, mask = self._pad([prompts[s.row][s.start : s.end] for s in segments])
+        whole = mask if cached_mask is None else torch.cat([cached_mask, mask], 1)
+        cache = DynamicCache(config=self.model.config) if cache is None else cache
+        self.model(
+            input_ids=ids,
+            attention_mask=whole,
+            position_ids=_positions(whole)[:, -ids.shape[1] :],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        for row, (index, segment) in enumerate(zip(indices, segments, strict=True)):
+            length = segment.end - segment.start
+            done[index] = [
+                (layer.keys[row, :, -length:].clone(), layer.values[row, :, -length:].clone())
+                for layer in cache.layers
+            ]
 
     def _assemble(
         self, paths: list[list[KeyValues]]
@@ -303,6 +287,11 @@ class TransformersEngine:
             self.model = PeftModel.from_pretrained(base, str(adapter)).eval()
             self._adapter = adapter
         yield
+
+
+def _positions(mask: torch.Tensor) -> torch.Tensor:
+    """Each token's position among its row's tokens that are not padding."""
+    return mask.cumsum(-1).sub(1).clamp(min=0)
 
 
 class SeededSampling(LogitsProcessor):

@@ -1,0 +1,101 @@
+"""The command line by hand: files from elsewhere, help texts, errors, exit codes."""
+
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+import synthetic
+from typer.testing import CliRunner
+
+from pbt_workflow import __version__, tables
+from pbt_workflow.cli import app
+
+COMMANDS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)
+
+
+def pbt(*arguments) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "pbt_workflow.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Questions and turns as another program would write them: plain Parquet, no metadata."""
+    synthetic.questions(40).write_parquet(tmp_path / "questions.parquet")
+    nodes = synthetic.trees(40).select(list(tables.NODES))
+    nodes.write_parquet(tmp_path / "nodes.parquet")
+    return tmp_path
+
+
+def test_score_and_pair_need_only_the_documented_columns(files):
+    result = pbt(
+        *("score", "--nodes", files / "nodes.parquet", "--questions", files / "questions.parquet"),
+        *("--out", files / "scored.parquet", "--score", "own"),
+    )
+    assert result.returncode == 0, result.stderr
+    scored = tables.read_table(files / "scored.parquet", "scored")
+    assert scored.height == pl.read_parquet(files / "nodes.parquet").height
+    scored.drop(list(tables.FILTER)).write_parquet(files / "plain.parquet")
+    result = pbt(
+        *("pair", "--scored", files / "plain.parquet", "--questions", files / "questions.parquet"),
+        *("--out", files / "pairs.parquet", "--min-relative-margin", "0.2"),
+        *("--no-require-partner", "--no-require-equal-children"),
+    )
+    assert result.returncode == 0, result.stderr
+    pairs = tables.read_table(files / "pairs.parquet", "pairs")
+    assert {"accept", "resist"} <= set(pairs["code"])
+    assert set(pairs["split"]) <= {"train", "dev", "test"}
+
+
+def test_looser_rules_make_more_pairs(files):
+    common = ("--questions", files / "questions.parquet")
+    pbt("score", "--nodes", files / "nodes.parquet", *common, "--out", files / "scored.parquet")
+    counts = {}
+    for name, flags in (("strict", []), ("loose", ["--no-require-partner"])):
+        out = files / f"{name}.parquet"
+        pbt("pair", "--scored", files / "scored.parquet", *common, "--out", out, *flags)
+        counts[name] = tables.read_table(out, "pairs")["code"].count()
+    assert counts["loose"] > counts["strict"] > 0
+
+
+def test_a_damaged_file_is_named_and_nothing_is_written(files):
+    (files / "nodes.parquet").write_bytes(b"PAR1 not really")
+    result = pbt(
+        *("score", "--nodes", files / "nodes.parquet", "--questions", files / "questions.parquet"),
+        *("--out", files / "scored.parquet"),
+    )
+    assert result.returncode == 1
+    assert "not a readable Parquet file" in result.stderr
+    assert str(files / "nodes.parquet") in result.stderr
+    assert "Traceback" not in result.stderr
+    assert sorted(path.name for path in files.iterdir()) == ["nodes.parquet", "questions.parquet"]
+
+
+def test_a_missing_column_is_named(files):
+    nodes = pl.read_parquet(files / "nodes.parquet").drop("belief_b")
+    nodes.write_parquet(files / "nodes.parquet")
+    result = pbt(
+        *("score", "--nodes", files / "nodes.parquet", "--questions", files / "questions.parquet"),
+        *("--out", files / "scored.parquet"),
+    )
+    assert result.returncode == 1
+    assert "belief_b" in result.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command):
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+
+
+def test_version_and_start_without_torch():
+    result = pbt("--version")
+    assert result.stdout.strip() == f"pbt-workflow {__version__}"
+    code = "import sys, pbt_workflow.cli; print('torch' in sys.modules, 'polars' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.split() == ["False", "False"]
