@@ -5,8 +5,8 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-# Without --configfile this is the full reproduction. A preset is never merged with another.
-if "models" not in config:
+# Without any configuration this is the full reproduction. Presets are never merged.
+if not config:
 
     configfile: "config/paper.yaml"
 

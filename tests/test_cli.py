@@ -6,12 +6,13 @@ import sys
 import polars as pl
 import pytest
 import synthetic
+import typer
 from typer.testing import CliRunner
 
 from pbt_workflow import __version__, tables
 from pbt_workflow.cli import app
 
-COMMANDS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)
+COMMANDS = sorted(typer.main.get_command(app).commands)
 
 
 def pbt(*arguments) -> subprocess.CompletedProcess:
@@ -73,6 +74,15 @@ def test_a_damaged_file_is_named_and_nothing_is_written(files):
     assert str(files / "nodes.parquet") in result.stderr
     assert "Traceback" not in result.stderr
     assert sorted(path.name for path in files.iterdir()) == ["nodes.parquet", "questions.parquet"]
+
+
+def test_an_impossible_margin_is_one_message(files):
+    result = pbt(
+        *("pair", "--scored", files / "s", "--questions", files / "questions.parquet"),
+        *("--out", files / "pairs.parquet", "--min-relative-margin", "2"),
+    )
+    assert result.returncode == 1
+    assert "min_relative_margin" in result.stderr and "Traceback" not in result.stderr
 
 
 def test_a_missing_column_is_named(files):

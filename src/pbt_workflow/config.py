@@ -5,7 +5,7 @@ those two change only speed.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -23,6 +23,9 @@ class Section(BaseModel):
     """A part of the configuration that refuses keys it does not know."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+SectionType = TypeVar("SectionType", bound=Section)
 
 
 class HubSource(Section):
@@ -350,16 +353,21 @@ class Config(Section):
         return self.models[name]
 
 
+def load_section(section: type[SectionType], **values) -> SectionType:
+    """A validated section from its keys; PbtError names the first key that is wrong."""
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        raise _config_error(error) from None
+
+
 def load_config(values: dict) -> Config:
     """A validated configuration from a mapping, as YAML gives it.
 
     Raises:
         PbtError: the first thing that is wrong, with its key's path and a hint.
     """
-    try:
-        config = Config.model_validate(values)
-    except ValidationError as error:
-        raise _config_error(error) from None
+    config = load_section(Config, **{str(key): value for key, value in values.items()})
     for key, path in _named_files(config):
         if not Path(path).is_file():
             raise PbtError(

@@ -1,0 +1,82 @@
+"""What the commands share: options, reading and writing artifacts, loading engines."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pbt_workflow.errors import PbtError
+
+Recipe = Literal["base", "accept", "resist", "pbt"]
+ConfigFile = Annotated[Path, typer.Option("--config", help="The run's configuration (YAML).")]
+Out = Annotated[Path, typer.Option(help="Where to write; appears whole or not at all.")]
+Nodes = Annotated[Path, typer.Option(help="Turns of a shard's trees (Parquet).")]
+QuestionFile = Annotated[Path, typer.Option(help="The questions (Parquet).")]
+ModelFolder = Annotated[Path, typer.Option("--model", help="The model's folder.")]
+OptionalModel = Annotated[
+    Path | None, typer.Option("--model", help="The extractor's folder; none for short_answer.")
+]
+Pairs = Annotated[list[Path], typer.Option(help="Preference pairs (Parquet); repeat per shard.")]
+Scored = Annotated[list[Path], typer.Option(help="Scored trees (Parquet); repeat per shard.")]
+Name = Annotated[str, typer.Option(help="The model's name in the configuration.")]
+Seed = Annotated[int, typer.Option(help="The seed.")]
+Adapter = Annotated[Path | None, typer.Option(help="The adapter's folder; none for base.")]
+
+
+def read_run(path: Path):
+    from pbt_workflow.config import read_config
+
+    return read_config(path)
+
+
+def read(path: Path, name: str):
+    from pbt_workflow import tables
+
+    return tables.read_table(path, name)
+
+
+def write(frame, path: Path, name: str, settings=None) -> None:
+    from pbt_workflow import tables
+
+    values = settings.model_dump() if hasattr(settings, "model_dump") else settings
+    tables.write_table(frame, path, name, values)
+
+
+def about(path: Path, step):
+    """Run a pure step; an error that names no place is about the file it worked on."""
+    try:
+        return step()
+    except PbtError as error:
+        raise PbtError(error.what, where=error.where or path, hint=error.hint) from None
+
+
+def prompt(run, name: str) -> str:
+    from pbt_workflow.chat import load_prompt
+
+    return load_prompt(name, run.prompts)
+
+
+def engine(run, name: str, folder: Path):
+    from pbt_workflow.engines import load_engine
+
+    return load_engine(folder, run.model(name), run.runtime.generation_batch)
+
+
+def extractor(run, folder: Path | None):
+    if run.extraction.model is None:
+        return None
+    if folder is None:
+        raise PbtError("extraction needs the extractor's folder", hint="give it with --model")
+    return engine(run, run.extraction.model, folder)
+
+
+def epoch_adapters(folder: Path) -> dict[int, Path]:
+    """Epoch -> adapter folder, for the folders `epoch1`, `epoch2`, ... inside a folder."""
+    found = {
+        int(path.name.removeprefix("epoch")): path
+        for path in Path(folder).glob("epoch*")
+        if path.name.removeprefix("epoch").isdigit()
+    }
+    if not found:
+        raise PbtError("no epoch adapters", where=folder, hint="train with `pbt dpo` first")
+    return dict(sorted(found.items()))

@@ -1,0 +1,97 @@
+"""Commands of rules/train.smk: SFT, DPO, the choice of an adapter."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pbt_workflow.cli import common
+from pbt_workflow.cli.common import ConfigFile, ModelFolder, Name, Out, Seed
+
+app = typer.Typer()
+
+
+@app.command()
+def sft(
+    config: ConfigFile,
+    preferences: Annotated[Path, typer.Option(help="The recipe's training rows.")],
+    model: ModelFolder,
+    name: Name,
+    recipe: Annotated[Literal["accept", "resist", "pbt"], typer.Option(help="The recipe.")],
+    seed: Seed,
+    out: Out,
+    log: Annotated[Path, typer.Option(help="Training curve (Parquet).")],
+    work: Annotated[Path, typer.Option(help="Folder for checkpoints; removed at the end.")],
+) -> None:
+    """Fine-tune on the preferred turns."""
+    from pbt_workflow.train.sft import train_sft
+
+    run = common.read_run(config)
+    train_sft(
+        preferences,
+        model,
+        name=name,
+        recipe=recipe,
+        seed=seed,
+        model=run.model(name),
+        lora=run.train.lora,
+        sft=run.train.sft,
+        micro_batch=run.runtime.training_batch,
+        work=work,
+        out=out,
+        log=log,
+    )
+
+
+@app.command()
+def dpo(
+    config: ConfigFile,
+    preferences: Annotated[Path, typer.Option(help="The recipe's training rows.")],
+    model: ModelFolder,
+    adapter: Annotated[Path, typer.Option(help="The SFT adapter's folder.")],
+    name: Name,
+    recipe: Annotated[Literal["accept", "resist", "pbt"], typer.Option(help="The recipe.")],
+    seed: Seed,
+    out: Out,
+    log: Annotated[Path, typer.Option(help="Training curve (Parquet).")],
+    work: Annotated[Path, typer.Option(help="Folder for checkpoints; removed at the end.")],
+) -> None:
+    """Train on preferences from the SFT adapter; one adapter per epoch."""
+    from pbt_workflow.train.dpo import train_dpo
+
+    run = common.read_run(config)
+    train_dpo(
+        preferences,
+        model,
+        adapter,
+        name=name,
+        recipe=recipe,
+        seed=seed,
+        model=run.model(name),
+        dpo=run.train.dpo,
+        epochs=run.train.dpo_epochs.get(name, run.train.dpo.epochs),
+        micro_batch=run.runtime.training_batch,
+        work=work,
+        out=out,
+        log=log,
+    )
+
+
+@app.command()
+def select(
+    responses: Annotated[Path, typer.Option(help="Judged replies to dev rows, all epochs.")],
+    epochs: Annotated[Path, typer.Option(help="Folder with the epochs' adapters.")],
+    out: Out,
+    selection: Annotated[Path, typer.Option(help="Dev accuracy per epoch (Parquet).")],
+) -> None:
+    """Keep the adapter with the best dev accuracy."""
+    import shutil
+
+    from pbt_workflow import tables
+    from pbt_workflow.evaluate.metrics import select_epoch
+
+    chosen = select_epoch(common.read(responses, "responses"))
+    best = chosen.filter("selected")["epoch"].item()
+    with tables.atomic_path(out) as partial:
+        shutil.copytree(common.epoch_adapters(epochs)[best], partial)
+    common.write(chosen, selection, "selection")

@@ -1,0 +1,157 @@
+"""Commands of rules/resources.smk and rules/trees.smk: models, questions, turns, scores."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pbt_workflow.cli import common
+from pbt_workflow.cli.common import (
+    ConfigFile,
+    ModelFolder,
+    Name,
+    Nodes,
+    OptionalModel,
+    Out,
+    QuestionFile,
+)
+
+app = typer.Typer()
+
+
+@app.command("fetch-model")
+def fetch_model(config: ConfigFile, name: Name, out: Out) -> None:
+    """Make a model's folder: download, convert or build it."""
+    from pbt_workflow import models
+
+    models.fetch_model(common.read_run(config).model(name).source, out)
+
+
+@app.command("fetch-questions")
+def fetch_questions(
+    config: ConfigFile,
+    which: Annotated[Literal["trees", "evaluation"], typer.Option(help="Which question source.")],
+    out: Out,
+) -> None:
+    """Download a question file from the hub."""
+    from pbt_workflow.questions import download_questions
+
+    download_questions(getattr(common.read_run(config).questions, which), out)
+
+
+@app.command()
+def questions(
+    config: ConfigFile,
+    which: Annotated[Literal["trees", "evaluation"], typer.Option(help="Which question source.")],
+    file: Annotated[Path, typer.Option(help="JSONL or Parquet file with questions.")],
+    out: Out,
+) -> None:
+    """Read, check, select and sample questions."""
+    from pbt_workflow.questions import load_questions
+
+    source = getattr(common.read_run(config).questions, which)
+    common.write(load_questions(source, file), out, "questions", source)
+
+
+@app.command()
+def generate(
+    config: ConfigFile,
+    questions: QuestionFile,
+    model: ModelFolder,
+    shard: Annotated[int, typer.Option(help="Number of the shard, from 0.")],
+    turn: Annotated[int, typer.Option(help="The depth to grow, from 0.")],
+    out: Out,
+    nodes: Annotated[
+        Path | None, typer.Option(help="The turns before, with answers; none for turn 0.")
+    ] = None,
+) -> None:
+    """Grow the trees of a shard by one turn."""
+    from pbt_workflow import growth, trees
+
+    run = common.read_run(config)
+    agent = getattr(run.agents, trees.speaker(turn))
+    roles = {role for depth in run.trees.depths for role in depth.roles}
+    grown = growth.generate_turn(
+        common.engine(run, agent, model),
+        trees.shard_of(common.read(questions, "questions"), shard, run.trees.shards),
+        None if nodes is None else common.read(nodes, "nodes"),
+        turn,
+        run.trees,
+        {role: common.prompt(run, role) for role in roles},
+    )
+    common.write(grown, out, "nodes", run.trees)
+
+
+@app.command()
+def extract(
+    config: ConfigFile,
+    nodes: Nodes,
+    questions: QuestionFile,
+    turn: Annotated[int, typer.Option(help="The depth whose turns have no answers yet.")],
+    out: Out,
+    model: OptionalModel = None,
+) -> None:
+    """State the answer of each turn of one depth, and end branches that agree."""
+    from pbt_workflow import growth
+
+    run = common.read_run(config)
+    grown = growth.extract_turn(
+        common.extractor(run, model),
+        common.read(questions, "questions"),
+        common.read(nodes, "nodes"),
+        turn,
+        run.trees,
+        run.extraction,
+        common.prompt(run, run.extraction.prompt),
+    )
+    common.write(grown, out, "nodes", run.extraction)
+
+
+@app.command("filter")
+def filter_(
+    config: ConfigFile, nodes: Nodes, questions: QuestionFile, model: ModelFolder, out: Out
+) -> None:
+    """Ask the filter model whether answers and turns really disagree."""
+    from pbt_workflow import disagreement
+
+    run = common.read_run(config)
+    filtered = disagreement.filter_trees(
+        common.engine(run, run.filter.model, model),
+        common.read(nodes, "nodes"),
+        common.read(questions, "questions"),
+        run.filter,
+        run.pairs,
+        {
+            name: common.prompt(run, name)
+            for name in (run.filter.answers_prompt, run.filter.responses_prompt)
+        },
+    )
+    low = disagreement.low_mass_share(filtered)
+    if low:
+        print(
+            f"warning: in {low:.0%} of the filter's questions the labels hold less than "
+            f"{disagreement.LOW_MASS:.0%} of the probability: the model hardly answers with them",
+            file=sys.stderr,
+        )
+    common.write(filtered, out, "filtered", run.filter)
+
+
+@app.command()
+def score(
+    nodes: Nodes,
+    questions: QuestionFile,
+    out: Out,
+    score: Annotated[
+        Literal["own", "both"],
+        typer.Option(help="own: the speaker's correctness (paper); both: both agents' beliefs."),
+    ] = "own",
+) -> None:
+    """Score every turn by the correct answers it leads to. No model is needed."""
+    from pbt_workflow.scores import score_trees
+
+    frame = common.read(nodes, "filtered")
+    scored = common.about(
+        nodes, lambda: score_trees(frame, common.read(questions, "questions"), score)
+    )
+    common.write(scored, out, "scored", {"score": score})
