@@ -393,3 +393,14 @@ def test_no_dev_responses_are_refused():
     with pytest.raises(PbtError, match="no dev responses") as error:
         select_epoch(tables.empty_frame("responses"))
     assert error.value.hint
+
+
+def test_equal_outcomes_still_have_an_interval():
+    """8 of 8 wrong says little: resampling alone would claim certainty."""
+    items = pl.DataFrame({"question_id": [f"q{i}" for i in range(8)], "value": [0.0] * 8})
+    wilson_upper = 1.96**2 / (8 + 1.96**2)
+    accuracy = clustered_mean(items, 100)
+    assert (accuracy["ci_low"], accuracy["ci_high"]) == (0.0, pytest.approx(wilson_upper))
+    difference = clustered_mean(items, 100, signed=True)
+    assert difference["ci_low"] == pytest.approx(-wilson_upper)
+    assert difference["ci_high"] == pytest.approx(wilson_upper)

@@ -9,6 +9,8 @@ from pbt_workflow.errors import PbtError
 from pbt_workflow.seeds import derive_seed
 
 SUBJECT = ["model", "recipe", "seed"]
+# Squared normal quantile of a 95 % interval.
+Z2 = 1.96**2
 
 
 def evaluation_metrics(responses: pl.DataFrame, resamples: int) -> pl.DataFrame:
@@ -39,7 +41,7 @@ def evaluation_metrics(responses: pl.DataFrame, resamples: int) -> pl.DataFrame:
                 {
                     **dict(zip([*SUBJECT, "subset", "metric"], key, strict=True)),
                     "evaluation": evaluation,
-                    **clustered_mean(group, resamples),
+                    **clustered_mean(group, resamples, signed=key[-1] == "difference"),
                 }
             )
         contrast = {"balanced": "accuracy", "flipflop": "difference"}[evaluation]
@@ -48,16 +50,19 @@ def evaluation_metrics(responses: pl.DataFrame, resamples: int) -> pl.DataFrame:
     return metrics.sort([*SUBJECT, "evaluation", "subset", "metric"])
 
 
-def clustered_mean(items: pl.DataFrame, resamples: int) -> dict:
+def clustered_mean(items: pl.DataFrame, resamples: int, signed: bool = False) -> dict:
     """Mean of `value` with a 95 % bootstrap interval that resamples whole questions.
 
     Args:
         items: columns question_id and value (null where the item does not count).
         resamples: number of bootstrap resamples.
+        signed: values are differences, which may be negative.
 
     Returns:
         value, n (items that count), ci_low and ci_high; nulls where there is too little to tell:
-        no item for the value, fewer than two questions for the interval.
+        no item for the value, fewer than two questions for the interval. Where all k questions
+        have the same mean, resampling shows no spread; the interval then reaches as far as
+        Wilson's upper limit for 0 of k, z²/(k + z²), to either side, within what is possible.
     """
     counted = items.drop_nulls("value")
     n = counted.height
@@ -73,6 +78,15 @@ def clustered_mean(items: pl.DataFrame, resamples: int) -> dict:
         return {"value": value, "n": n, "ci_low": None, "ci_high": None}
     generator = np.random.default_rng(derive_seed("bootstrap", clusters.height, n))
     total, size = clusters["total"].to_numpy(), clusters["size"].to_numpy()
+    if np.ptp(total / size) == 0:
+        reach = Z2 / (clusters.height + Z2)
+        lowest = -1.0 if signed else 0.0
+        return {
+            "value": value,
+            "n": n,
+            "ci_low": max(lowest, value - reach),
+            "ci_high": min(1.0, value + reach),
+        }
     shares = np.full(clusters.height, 1 / clusters.height)
     weights = generator.multinomial(clusters.height, shares, size=resamples)
     means = (weights @ total) / (weights @ size)
@@ -138,7 +152,7 @@ def _minus_base(evaluation: str, items: pl.DataFrame, metric: str, resamples: in
             "evaluation": evaluation,
             "subset": subset,
             "metric": f"{metric}_minus_base",
-            **clustered_mean(group, resamples),
+            **clustered_mean(group, resamples, signed=True),
         }
         for key, group in paired.group_by(SUBJECT, maintain_order=True)
     ]
