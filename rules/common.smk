@@ -33,9 +33,9 @@ def one_of(names):
     return "|".join(re.escape(str(name)) for name in names)
 
 
-def section(*models):
+def section(*models, exclude=None):
     """Config sections as canonical JSON, so that the order of keys reruns nothing."""
-    return json.dumps([model.model_dump() for model in models], sort_keys=True)
+    return json.dumps([model.model_dump(exclude=exclude) for model in models], sort_keys=True)
 
 
 def prompts(*names):
@@ -45,7 +45,7 @@ def prompts(*names):
 
 def source_of(model):
     """What decides a model's replies: where it comes from and how it is loaded."""
-    return json.dumps(run.models[model].model_dump(exclude={"gpus"}), sort_keys=True)
+    return section(run.models[model], exclude={"gpus"})
 
 
 def gpus(model):

@@ -86,7 +86,8 @@ rule filter_disagreement:
         gpu=gpus(run.filter.model),
     params:
         config=resolved,
-        filter=section(run.filter, run.pairs),
+        filter=section(run.filter),
+        pairs=section(run.pairs, exclude={"split_seed"}),
         model=source_of(run.filter.model),
         prompts=prompts(run.filter.answers_prompt, run.filter.responses_prompt),
     shell:
