@@ -406,7 +406,13 @@ def test_tree_draws_every_turn_without_overlap():
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(4.21, "4.2 s"), (59.97, "1 min 00 s"), (200, "3 min 20 s"), (18420, "5 h 07 min")],
+    [
+        (4.21, "4.2 s"),
+        (59.97, "1 min 00 s"),
+        (200, "3 min 20 s"),
+        (1505, "25 min"),
+        (18420, "5 h 07 min"),
+    ],
 )
 def test_durations(seconds, words):
     assert duration(seconds) == words

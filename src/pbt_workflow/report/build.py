@@ -106,7 +106,7 @@ def build_report(
         licence=_licence(),
         built=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         jobs=jobs,
-        funnel=_funnel_steps(tables.read_table(funnel, "funnel")),
+        funnel=_funnel_steps(tables.read_table(funnel, "funnel"), config),
         headings={name: [heading for heading, *_ in COLUMNS[name]] for name in COLUMNS},
         tables={name: estimate_rows(measured, name) for name in COLUMNS},
         plots={
@@ -145,12 +145,14 @@ def read_benchmarks(folder: Path) -> list[dict]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: `4.2 s`, `3 min 20 s`, `5 h 07 min`."""
+    """Seconds in words: `4.2 s`, `3 min 20 s`, `25 min`, `5 h 07 min`."""
     if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
+    if minutes < 10:
         return f"{minutes} min {rest:02d} s"
+    if minutes < 60:
+        return f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
@@ -187,12 +189,33 @@ def _counts(turns: pl.LazyFrame, pairs: pl.LazyFrame, questions: pl.LazyFrame) -
     return {**asked.row(0, named=True), **grown.row(0, named=True), **codes.row(0, named=True)}
 
 
-def _funnel_steps(funnel: pl.DataFrame) -> list[dict]:
+def _funnel_steps(funnel: pl.DataFrame, config: Config) -> list[dict]:
     """Steps in order, each with its note and its rows."""
+    notes = {**STEP_NOTES, **_notes_on_settings(config)}
     return [
-        {"name": step, "note": STEP_NOTES.get(step, ""), "rows": rows.to_dicts()}
+        {"name": step, "note": notes.get(step, ""), "rows": rows.to_dicts()}
         for (step,), rows in funnel.sort("order").group_by("step", maintain_order=True)
     ]
+
+
+def _notes_on_settings(config: Config) -> dict[str, str]:
+    """Notes on steps that this run's settings leave out or change."""
+    notes = {}
+    if config.pairs.aggregate == "mean" or not config.pairs.require_equal_children:
+        notes["sibling pairs with equally many children"] = "counted only: not asked in this run"
+        notes["sibling pairs with equally many children and different scores"] = (
+            "counted only: this run compares the others as well"
+        )
+    if config.pairs.tie_break == "correctness":
+        notes["pairs with a clearly better turn"] = (
+            "margin above pairs.min_relative_margin, or equal scores and one turn correct; "
+            "repeats kept once"
+        )
+    if not config.filter.check_answers:
+        notes["answers merged by the filter"] = "the filter was not asked in this run"
+    if not config.filter.check_responses:
+        notes["pairs with a code"] = "the filter was not asked about responses in this run"
+    return notes
 
 
 def _summary(run: str, counts: dict, heads: list[dict], comparisons: list[dict]) -> list[str]:
@@ -256,7 +279,10 @@ def _models(config: Config) -> list[dict]:
             "roles": [use for use, names in uses.items() if name in names],
             "source": model.source.type,
             "details": ", ".join(
-                f"{key} {value}" for key, value in model.source if key != "type" and value != ""
+                # Of a checksum, enough to tell it by; the configuration below has it whole.
+                f"{key} {str(value)[:12] if key == 'sha256' else value}"
+                for key, value in model.source
+                if key != "type" and value != ""
             ),
             "weights": model.dtype
             + ("" if model.quantization == "none" else f", {model.quantization}"),
