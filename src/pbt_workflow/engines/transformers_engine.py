@@ -17,6 +17,7 @@ from transformers import (
     TemperatureLogitsWarper,
     TopPLogitsWarper,
 )
+from transformers.cache_utils import DynamicLayer
 
 from pbt_workflow.chat import encode, label_ids, load_tokenizer
 from pbt_workflow.engines import ChatRequest, Decoding, LabelProbabilities, Reply
@@ -133,7 +134,7 @@ class TransformersEngine:
     def _generate(
         self, prompts: list[list[int]], seeds: list[int], decoding: Decoding
     ) -> tuple[PrefixPlan, list[list[int]]]:
-        plan, cache, ids, mask = self._prefill(prompts)
+        plan, cache, ids, mask = self._prefill(prompts, new_tokens=decoding.max_new_tokens)
         processors = LogitsProcessorList()
         if decoding.temperature > 0:
             processors.append(TemperatureLogitsWarper(decoding.temperature))
@@ -180,7 +181,10 @@ class TransformersEngine:
         return (picked * wanted).sum(-1).cpu()
 
     def _prefill(
-        self, prompts: list[list[int]], tails: list[list[int]] | None = None
+        self,
+        prompts: list[list[int]],
+        tails: list[list[int]] | None = None,
+        new_tokens: int = 0,
     ) -> tuple[PrefixPlan, DynamicCache | None, torch.Tensor, torch.Tensor]:
         """Compute the shared segments; return the plan, the cache of every row, ids and mask.
 
@@ -196,7 +200,7 @@ class TransformersEngine:
         if tails is not None:
             own = [ids + tail for ids, tail in zip(own, tails, strict=True)]
         paths = [[done[index] for index in plan.path(leaf)] for leaf in plan.leaf]
-        cache, cached_mask = self._assemble(paths)
+        cache, cached_mask = self._assemble(paths, max(map(len, own)) + new_tokens)
         left, _ = self._pad([prompt[:cut] for prompt, cut in zip(prompts, shared, strict=True)])
         right, right_mask = self._pad(own)
         mask = right_mask if cached_mask is None else torch.cat([cached_mask, right_mask], 1)
@@ -212,7 +216,8 @@ class TransformersEngine:
         """Add to `done`, which holds their parents, the keys and values of a level's segments."""
         segments = [plan.segments[index] for index in indices]
         cache, cached_mask = self._assemble(
-            [[done[index] for index in plan.path(segment.parent)] for segment in segments]
+            [[done[index] for index in plan.path(segment.parent)] for segment in segments],
+            room=max(segment.end - segment.start for segment in segments),
         )
         ids, mask = self._pad([prompts[s.row][s.start : s.end] for s in segments])
         whole = mask if cached_mask is None else torch.cat([cached_mask, mask], 1)
@@ -233,9 +238,12 @@ class TransformersEngine:
             ]
 
     def _assemble(
-        self, paths: list[list[KeyValues]]
+        self, paths: list[list[KeyValues]], room: int
     ) -> tuple[DynamicCache | None, torch.Tensor | None]:
-        """A cache of one row per path, its segments side by side, padded on the left."""
+        """A cache of one row per path, its segments side by side, padded on the left.
+
+        `room` is for how many more tokens there is space behind them.
+        """
         lengths = [sum(segment[0][0].shape[1] for segment in path) for path in paths]
         width = max(lengths)
         if width == 0:
@@ -249,16 +257,20 @@ class TransformersEngine:
             pair = []
             for part in (0, 1):
                 like = sample[layer][part]
-                whole = like.new_zeros(len(paths), like.shape[0], width, like.shape[2])
+                whole = like.new_empty(len(paths), like.shape[0], width + room, like.shape[2])
                 for row, path in enumerate(paths):
                     position = width - lengths[row]
+                    # Padding is masked, but must be finite: nothing times NaN is NaN.
+                    whole[row, :, :position] = 0
                     for segment in path:
                         piece = segment[layer][part]
                         whole[row, :, position : position + piece.shape[1]] = piece
                         position += piece.shape[1]
                 pair.append(whole)
             layers.append(tuple(pair))
-        return DynamicCache(layers, config=self.model.config), mask
+        cache = DynamicCache(config=self.model.config)
+        cache.layers = [GrowingLayer(keys, values, width) for keys, values in layers]
+        return cache, mask
 
     def _pad(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         width = max(len(row) for row in rows)
@@ -287,6 +299,32 @@ class TransformersEngine:
             self.model = PeftModel.from_pretrained(base, str(adapter)).eval()
             self._adapter = adapter
         yield
+
+
+class GrowingLayer(DynamicLayer):
+    """A cache layer that writes new tokens into space kept for them, where cat would copy all."""
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, length: int) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self._all_keys, self._all_values = keys, values
+        self._show(length)
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        start = self.keys.shape[2]
+        end = start + key_states.shape[2]
+        if end > self._all_keys.shape[2]:
+            return super().update(key_states, value_states)
+        self._all_keys[:, :, start:end] = key_states
+        self._all_values[:, :, start:end] = value_states
+        self._show(end)
+        return self.keys, self.values
+
+    def _show(self, length: int) -> None:
+        self.keys = self._all_keys[:, :, :length]
+        self.values = self._all_values[:, :, :length]
 
 
 def _positions(mask: torch.Tensor) -> torch.Tensor:
