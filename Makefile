@@ -30,6 +30,7 @@ format: $(BIN)/.ready
 bench: $(BIN)/.ready resources/models/smollm2
 	$(BIN)/python benchmarks/score_and_pair.py
 	$(BIN)/python benchmarks/growth.py resources/models/smollm2
+	$(BIN)/python benchmarks/growth.py resources/models/smollm2 config/demo.yaml
 
 resources/models/smollm2: | $(BIN)/.ready
 	$(SNAKEMAKE) --configfile config/demo.yaml --cores 1 $@
