@@ -20,6 +20,10 @@ Pairs = Annotated[list[Path], typer.Option(help="Preference pairs (Parquet); rep
 Scored = Annotated[list[Path], typer.Option(help="Scored trees (Parquet); repeat per shard.")]
 Name = Annotated[str, typer.Option(help="The model's name in the configuration.")]
 Seed = Annotated[int, typer.Option(help="The seed.")]
+TrainedRecipe = Annotated[Literal["accept", "resist", "pbt"], typer.Option(help="The recipe.")]
+TrainingRows = Annotated[Path, typer.Option(help="The recipe's training rows.")]
+Curve = Annotated[Path, typer.Option(help="Where to write the training curve (Parquet).")]
+Work = Annotated[Path, typer.Option(help="Folder for checkpoints; removed at the end.")]
 Adapter = Annotated[Path | None, typer.Option(help="The adapter's folder; none for base.")]
 
 

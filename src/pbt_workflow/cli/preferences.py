@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from pbt_workflow.cli import common
-from pbt_workflow.cli.common import Out, Pairs, QuestionFile, Scored, Seed
+from pbt_workflow.cli.common import Out, Pairs, QuestionFile, Scored, Seed, TrainedRecipe
 
 app = typer.Typer()
 
@@ -80,7 +80,7 @@ def funnel(scored: Scored, pairs: Pairs, questions: QuestionFile, out: Out) -> N
 def balance(
     pairs: Pairs,
     funnel: Annotated[Path, typer.Option(help="The funnel's counts, for the error message.")],
-    recipe: Annotated[Literal["accept", "resist", "pbt"], typer.Option(help="The recipe.")],
+    recipe: TrainedRecipe,
     split: Annotated[Literal["train", "dev", "test"], typer.Option(help="The split.")],
     out: Out,
     seed: Seed = 42,

@@ -1,12 +1,22 @@
 """Commands of rules/train.smk: SFT, DPO, the choice of an adapter."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from pbt_workflow.cli import common
-from pbt_workflow.cli.common import ConfigFile, ModelFolder, Name, Out, Seed
+from pbt_workflow.cli.common import (
+    ConfigFile,
+    Curve,
+    ModelFolder,
+    Name,
+    Out,
+    Seed,
+    TrainedRecipe,
+    TrainingRows,
+    Work,
+)
 
 app = typer.Typer()
 
@@ -14,14 +24,14 @@ app = typer.Typer()
 @app.command()
 def sft(
     config: ConfigFile,
-    preferences: Annotated[Path, typer.Option(help="The recipe's training rows.")],
+    preferences: TrainingRows,
     model: ModelFolder,
     name: Name,
-    recipe: Annotated[Literal["accept", "resist", "pbt"], typer.Option(help="The recipe.")],
+    recipe: TrainedRecipe,
     seed: Seed,
     out: Out,
-    log: Annotated[Path, typer.Option(help="Training curve (Parquet).")],
-    work: Annotated[Path, typer.Option(help="Folder for checkpoints; removed at the end.")],
+    log: Curve,
+    work: Work,
 ) -> None:
     """Fine-tune on the preferred turns."""
     from pbt_workflow.train.sft import train_sft
@@ -46,15 +56,15 @@ def sft(
 @app.command()
 def dpo(
     config: ConfigFile,
-    preferences: Annotated[Path, typer.Option(help="The recipe's training rows.")],
+    preferences: TrainingRows,
     model: ModelFolder,
     adapter: Annotated[Path, typer.Option(help="The SFT adapter's folder.")],
     name: Name,
-    recipe: Annotated[Literal["accept", "resist", "pbt"], typer.Option(help="The recipe.")],
+    recipe: TrainedRecipe,
     seed: Seed,
     out: Out,
-    log: Annotated[Path, typer.Option(help="Training curve (Parquet).")],
-    work: Annotated[Path, typer.Option(help="Folder for checkpoints; removed at the end.")],
+    log: Curve,
+    work: Work,
 ) -> None:
     """Train on preferences from the SFT adapter; one adapter per epoch."""
     from pbt_workflow.train.dpo import train_dpo
