@@ -22,7 +22,8 @@ from transformers import LogitsProcessorList, TemperatureLogitsWarper
 from pbt_workflow.chat import encode, load_prompt
 from pbt_workflow.config import Extraction, QuestionSource, Trees, read_config
 from pbt_workflow.engines import ChatRequest
-from pbt_workflow.engines.transformers_engine import SeededSampling, TransformersEngine
+from pbt_workflow.engines.decoding import SeededSampling
+from pbt_workflow.engines.transformers_engine import TransformersEngine
 from pbt_workflow.growth import extract_replies, extract_turn, generate_turn
 from pbt_workflow.questions import load_questions
 

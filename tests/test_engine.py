@@ -11,8 +11,9 @@ from templates import make_tokenizer
 
 from pbt_workflow.chat import encode, label_ids
 from pbt_workflow.engines import ChatRequest, Decoding
+from pbt_workflow.engines.decoding import SeededSampling
 from pbt_workflow.engines.prefixes import batch_rows, plan_prefixes
-from pbt_workflow.engines.transformers_engine import SeededSampling, TransformersEngine
+from pbt_workflow.engines.transformers_engine import TransformersEngine
 from pbt_workflow.errors import PbtError
 
 GREEDY = Decoding(temperature=0.0, top_p=1.0, max_new_tokens=12, min_new_tokens=4)

@@ -13,12 +13,13 @@ from pbt_workflow.config import Model, ScriptedSource
 
 @dataclass(frozen=True)
 class Decoding:
-    """How replies are sampled. Temperature 0 is greedy; lengths are in new tokens."""
+    """How replies are sampled. Temperature 0 is greedy, top_k 0 is off; lengths in new tokens."""
 
     temperature: float
     top_p: float
     max_new_tokens: int
     min_new_tokens: int
+    top_k: int = 0
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 # A stretch shorter than this costs more in overhead than it saves.
 MIN_SHARED = 16
+# A forward pass over fewer tokens than this takes about as long as one over as many.
+MIN_TOKENS = 128
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,33 @@ class PrefixPlan:
             [index for index, segment in enumerate(self.segments) if segment.level == level]
             for level in range(count)
         ]
+
+    def batches(self, level: list[int], size: int) -> list[list[int]]:
+        """A level's segments in batches of at most `size`, of similar lengths to pad little."""
+        batches: list[list[int]] = []
+        longest = 0
+        for index in sorted(level, key=lambda i: self._length(i), reverse=True):
+            length = self._length(index)
+            full = not batches or len(batches[-1]) == size
+            if full or (length < 0.75 * longest and longest * len(batches[-1]) >= MIN_TOKENS):
+                batches.append([])
+                longest = length
+            batches[-1].append(index)
+        return batches
+
+    def with_own_tokens(self, prompts: list[list[int]]) -> "PrefixPlan":
+        """This plan with a segment more for each prompt, up to its last token."""
+        segments, leaf = list(self.segments), list(self.leaf)
+        for row, prompt in enumerate(prompts):
+            start, end, parent = self.shared_length(row), len(prompt) - 1, self.leaf[row]
+            if start < end:
+                level = 0 if parent is None else self.segments[parent].level + 1
+                leaf[row] = len(segments)
+                segments.append(Segment(parent, level, row, start, end))
+        return PrefixPlan(segments, leaf)
+
+    def _length(self, index: int) -> int:
+        return self.segments[index].end - self.segments[index].start
 
     def path(self, index: int | None) -> list[int]:
         """A segment and those it continues, the first one first; nothing for None."""

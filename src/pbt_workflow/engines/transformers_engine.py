@@ -12,22 +12,19 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     DynamicCache,
-    LogitsProcessor,
     LogitsProcessorList,
+    StoppingCriteriaList,
     TemperatureLogitsWarper,
+    TopKLogitsWarper,
     TopPLogitsWarper,
 )
-from transformers.cache_utils import DynamicLayer
 
 from pbt_workflow.chat import encode, label_ids, load_tokenizer
 from pbt_workflow.engines import ChatRequest, Decoding, LabelProbabilities, Reply
+from pbt_workflow.engines.decoding import FewLeft, SeededSampling, TokenStore
 from pbt_workflow.engines.prefixes import PrefixPlan, batch_rows, plan_prefixes
 from pbt_workflow.errors import PbtError
 from pbt_workflow.progress import progress, quiet_bars
-from pbt_workflow.seeds import unit_interval
-
-# Keys and values of one segment, per layer: two tensors of [heads, tokens, head size].
-KeyValues = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 class TransformersEngine:
@@ -134,29 +131,43 @@ class TransformersEngine:
     def _generate(
         self, prompts: list[list[int]], seeds: list[int], decoding: Decoding
     ) -> tuple[PrefixPlan, list[list[int]]]:
-        plan, cache, ids, mask = self._prefill(prompts, new_tokens=decoding.max_new_tokens)
-        processors = LogitsProcessorList()
-        if decoding.temperature > 0:
-            processors.append(TemperatureLogitsWarper(decoding.temperature))
-            if decoding.top_p < 1:
-                processors.append(TopPLogitsWarper(decoding.top_p))
-            processors.append(SeededSampling(seeds, ids.shape[1]))
-        output = self.model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            past_key_values=cache,
-            do_sample=False,
-            num_beams=1,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            max_new_tokens=decoding.max_new_tokens,
-            min_new_tokens=decoding.min_new_tokens,
-            eos_token_id=sorted(self._end_ids()),
-            pad_token_id=self.tokenizer.pad_token_id,
-            logits_processor=processors,
-        )
-        return plan, output[:, ids.shape[1] :].tolist()
+        limit = decoding.max_new_tokens
+        plan, cache, ids, mask = self._prefill(prompts, new_tokens=limit)
+        cache = DynamicCache(config=self.model.config) if cache is None else cache
+        start, rows = ids.shape[1], torch.arange(len(prompts), device=ids.device)
+        ends = torch.tensor(sorted(self._end_ids()), device=ids.device)
+        generated: list[list[int]] = [[] for _ in prompts]
+        while len(rows):
+            made = ids.shape[1] - start
+            few_left = FewLeft(ends, len(rows))
+            output = self.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                past_key_values=cache,
+                do_sample=False,
+                num_beams=1,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                max_new_tokens=limit - made,
+                min_new_tokens=max(0, decoding.min_new_tokens - made),
+                eos_token_id=ends.tolist(),
+                pad_token_id=self.tokenizer.pad_token_id,
+                logits_processor=_processors(decoding, [seeds[row] for row in rows], start),
+                stopping_criteria=StoppingCriteriaList([few_left]),
+            )
+            over = few_left.finished | (output.shape[1] - start >= limit)
+            for row, tokens in zip(rows[over], output[over, start:], strict=True):
+                generated[row] = tokens.tolist()
+            # Those that go on do so without the rows that are done.
+            rest = (~over).nonzero().squeeze(1)
+            rows, ids = rows[rest], output[rest]
+            mask = torch.cat(
+                [mask[rest], mask.new_ones(len(rest), ids.shape[1] - mask.shape[1])], 1
+            )
+            if len(rest):
+                cache.batch_select_indices(rest)
+        return plan, generated
 
     def _score(self, sequences: list[list[int]], spans: list[int]) -> torch.Tensor:
         """Log-probabilities of each sequence's last `span` tokens, summed; float64."""
@@ -188,36 +199,39 @@ class TransformersEngine:
     ) -> tuple[PrefixPlan, DynamicCache | None, torch.Tensor, torch.Tensor]:
         """Compute the shared segments; return the plan, the cache of every row, ids and mask.
 
-        Rows are laid out as [padding, shared segments, padding, own tokens, tail].
+        Rows are laid out as [padding, tokens that are in the cache, padding, the others, tail].
         """
-        plan = plan_prefixes(prompts) if self.share_prefixes else PrefixPlan.nothing(len(prompts))
-        done: dict[int, KeyValues] = {}
-        for level in plan.levels():
-            for start in range(0, len(level), self.batch_size):
-                self._compute_segments(prompts, plan, level[start : start + self.batch_size], done)
-        shared = [plan.shared_length(row) for row in range(len(prompts))]
-        own = [prompt[cut:] for prompt, cut in zip(prompts, shared, strict=True)]
+        plan, done = PrefixPlan.nothing(len(prompts)), PrefixPlan.nothing(len(prompts))
+        if self.share_prefixes:
+            plan = plan_prefixes(prompts)
+            # Own tokens too are run beforehand: beside others of like length they pad less.
+            done = plan.with_own_tokens(prompts)
+        store = TokenStore(sum(s.end - s.start for s in done.segments))
+        for level in done.levels():
+            for indices in done.batches(level, self.batch_size):
+                self._compute_segments(prompts, done, indices, store)
+        cuts = [done.shared_length(row) for row in range(len(prompts))]
+        own = [prompt[cut:] for prompt, cut in zip(prompts, cuts, strict=True)]
         if tails is not None:
             own = [ids + tail for ids, tail in zip(own, tails, strict=True)]
-        paths = [[done[index] for index in plan.path(leaf)] for leaf in plan.leaf]
-        cache, cached_mask = self._assemble(paths, max(map(len, own)) + new_tokens)
-        left, _ = self._pad([prompt[:cut] for prompt, cut in zip(prompts, shared, strict=True)])
+        cache, cached_mask = store.cache(
+            self.model.config,
+            [done.path(leaf) for leaf in done.leaf],
+            max(map(len, own)) + new_tokens,
+        )
+        left, _ = self._pad([prompt[:cut] for prompt, cut in zip(prompts, cuts, strict=True)])
         right, right_mask = self._pad(own)
         mask = right_mask if cached_mask is None else torch.cat([cached_mask, right_mask], 1)
         return plan, cache, torch.cat([left, right], 1), mask
 
     def _compute_segments(
-        self,
-        prompts: list[list[int]],
-        plan: PrefixPlan,
-        indices: list[int],
-        done: dict[int, KeyValues],
+        self, prompts: list[list[int]], plan: PrefixPlan, indices: list[int], store: TokenStore
     ) -> None:
-        """Add to `done`, which holds their parents, the keys and values of a level's segments."""
+        """Add to the store, which holds their parents, the keys and values of some segments."""
         segments = [plan.segments[index] for index in indices]
-        cache, cached_mask = self._assemble(
-            [[done[index] for index in plan.path(segment.parent)] for segment in segments],
-            room=max(segment.end - segment.start for segment in segments),
+        room = max(segment.end - segment.start for segment in segments)
+        cache, cached_mask = store.cache(
+            self.model.config, [plan.path(segment.parent) for segment in segments], room
         )
         ids, mask = self._pad([prompts[s.row][s.start : s.end] for s in segments])
         whole = mask if cached_mask is None else torch.cat([cached_mask, mask], 1)
@@ -230,47 +244,7 @@ class TransformersEngine:
             use_cache=True,
             logits_to_keep=1,
         )
-        for row, (index, segment) in enumerate(zip(indices, segments, strict=True)):
-            length = segment.end - segment.start
-            done[index] = [
-                (layer.keys[row, :, -length:].clone(), layer.values[row, :, -length:].clone())
-                for layer in cache.layers
-            ]
-
-    def _assemble(
-        self, paths: list[list[KeyValues]], room: int
-    ) -> tuple[DynamicCache | None, torch.Tensor | None]:
-        """A cache of one row per path, its segments side by side, padded on the left.
-
-        `room` is for how many more tokens there is space behind them.
-        """
-        lengths = [sum(segment[0][0].shape[1] for segment in path) for path in paths]
-        width = max(lengths)
-        if width == 0:
-            return None, None
-        sample = next(path for path in paths if path)[0]
-        mask = torch.zeros(len(paths), width, dtype=torch.long, device=self.model.device)
-        for row, length in enumerate(lengths):
-            mask[row, width - length :] = 1
-        layers = []
-        for layer in range(len(sample)):
-            pair = []
-            for part in (0, 1):
-                like = sample[layer][part]
-                whole = like.new_empty(len(paths), like.shape[0], width + room, like.shape[2])
-                for row, path in enumerate(paths):
-                    position = width - lengths[row]
-                    # Padding is masked, but must be finite: nothing times NaN is NaN.
-                    whole[row, :, :position] = 0
-                    for segment in path:
-                        piece = segment[layer][part]
-                        whole[row, :, position : position + piece.shape[1]] = piece
-                        position += piece.shape[1]
-                pair.append(whole)
-            layers.append(tuple(pair))
-        cache = DynamicCache(config=self.model.config)
-        cache.layers = [GrowingLayer(keys, values, width) for keys, values in layers]
-        return cache, mask
+        store.add(cache, mask.bool(), indices)
 
     def _pad(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         width = max(len(row) for row in rows)
@@ -301,59 +275,21 @@ class TransformersEngine:
         yield
 
 
-class GrowingLayer(DynamicLayer):
-    """A cache layer that writes new tokens into space kept for them, where cat would copy all."""
-
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, length: int) -> None:
-        super().__init__()
-        self.lazy_initialization(keys, values)
-        self._all_keys, self._all_values = keys, values
-        self._show(length)
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        start = self.keys.shape[2]
-        end = start + key_states.shape[2]
-        if end > self._all_keys.shape[2]:
-            return super().update(key_states, value_states)
-        self._all_keys[:, :, start:end] = key_states
-        self._all_values[:, :, start:end] = value_states
-        self._show(end)
-        return self.keys, self.values
-
-    def _show(self, length: int) -> None:
-        self.keys = self._all_keys[:, :, :length]
-        self.values = self._all_values[:, :, :length]
+def _processors(decoding: Decoding, seeds: list[int], start: int) -> LogitsProcessorList:
+    processors = LogitsProcessorList()
+    if decoding.temperature > 0:
+        processors.append(TemperatureLogitsWarper(decoding.temperature))
+        if decoding.top_k:
+            processors.append(TopKLogitsWarper(decoding.top_k))
+        if decoding.top_p < 1:
+            processors.append(TopPLogitsWarper(decoding.top_p))
+        processors.append(SeededSampling(seeds, start))
+    return processors
 
 
 def _positions(mask: torch.Tensor) -> torch.Tensor:
     """Each token's position among its row's tokens that are not padding."""
     return mask.cumsum(-1).sub(1).clamp(min=0)
-
-
-class SeededSampling(LogitsProcessor):
-    """Sampling by inverse transform, with one number per row and step from the row's seed.
-
-    Leaves only the sampled token, so the result does not depend on the rest of the batch.
-    """
-
-    def __init__(self, seeds: list[int], prompt_length: int) -> None:
-        self.seeds, self.prompt_length = seeds, prompt_length
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        step = input_ids.shape[1] - self.prompt_length
-        draws = torch.tensor(
-            [unit_interval(seed, step) for seed in self.seeds],
-            dtype=torch.float64,
-            device=scores.device,
-        )
-        cumulative = scores.float().softmax(-1).double().cumsum(-1)
-        tokens = torch.searchsorted(
-            cumulative, (draws * cumulative[:, -1]).unsqueeze(1), right=True
-        )
-        tokens = tokens.clamp(max=scores.shape[-1] - 1)
-        return torch.full_like(scores, -torch.inf).scatter(1, tokens, 0.0)
 
 
 def load_model(folder: Path, dtype: str, quantization: str):
