@@ -22,20 +22,38 @@ pathvars:
 
 wildcard_constraints:
     model=one_of(run.models),
-    recipe=one_of(["base", "accept", "resist", "pbt"]),
+    recipe=one_of(["base", "accept", "resist", "pbt", *run.adapters]),
+    adapter=one_of(run.adapters) or "none",
+    partner=one_of(run.evaluations.team.partners) or "none",
+    order="strong_first|partner_first",
     split=one_of(["train", "dev", "test"]),
     seed=one_of(run.train.seeds),
     shard=one_of(range(run.trees.shards)),
-    turn=one_of(range(len(run.trees.depths))),
-    evaluation=one_of(["balanced", "flipflop", "dev"]),
+    turn="[0-9]+",
     source=one_of(["trees", "evaluation"]),
 
 
 include: "rules/resources.smk"
-include: "rules/trees.smk"
-include: "rules/preferences.smk"
+
+
+# A run that only evaluates needs neither trees nor pairs.
+if run.grows_trees:
+
+    include: "rules/trees.smk"
+    include: "rules/preferences.smk"
+
+
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
+include: "rules/team.smk"
+include: "rules/results.smk"
+
+
+if run.analysis is not None:
+
+    include: "rules/analyze.smk"
+
+
 include: "rules/report.smk"
 
 

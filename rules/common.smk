@@ -71,7 +71,7 @@ def first_seed(seed):
 
 shards = list(range(run.trees.shards))
 last_turn = len(run.trees.depths) - 1
-variants = ["base", *run.train.recipes]
+farm = run.evaluations.misinformation
 extractor = run.extraction.model
 extractor_model = (
     [] if extractor is None else collect("<resources>/models/{model}", model=extractor)
@@ -79,8 +79,14 @@ extractor_model = (
 extractor_flag = "" if extractor is None else "--model"
 
 
+def grown(files):
+    """Files that there are only in a run that grows trees, as a list."""
+    return ([files] if isinstance(files, str) else files) if run.grows_trees else []
+
+
 def repeated(option, files):
     """`--option FILE` for each file, quoted for the shell."""
+    files = [files] if isinstance(files, str) else files
     return " ".join(f"{option} {shlex.quote(str(file))}" for file in files)
 
 
@@ -116,7 +122,35 @@ def selected_adapter(wildcards):
     """The adapter that is evaluated; nothing for the base model."""
     if wildcards.recipe == "base":
         return []
+    if wildcards.recipe in run.adapters:
+        return f"resources/adapters/{wildcards.recipe}"
     return f"{adapter_folder(wildcards, wildcards.seed)}/selected"
+
+
+def evaluated(pattern, **more):
+    """A path pattern for every evaluated model, variant of it, and seed."""
+    return [
+        path
+        for model in run.evaluated
+        for path in collect(
+            pattern, model=model, recipe=run.variants(model), seed=run.train.seeds, **more
+        )
+    ]
+
+
+def responses_of(evaluation):
+    """The judged replies of an evaluation."""
+    if evaluation == "team":
+        partners = run.evaluations.team.partners
+        return evaluated(
+            "<results>/evaluations/team/{model}/{recipe}/seed{seed}/{partner}/{order}.parquet",
+            partner=partners,
+            order=["strong_first", "partner_first"],
+        )
+    return evaluated(
+        "<results>/evaluations/{evaluation}/{model}/{recipe}/seed{seed}.parquet",
+        evaluation=evaluation,
+    )
 
 
 def evaluation_questions(wildcards):
@@ -136,3 +170,56 @@ training_curves = [
         stage=stage,
     )
 ]
+judged = [path for name in run.evaluations_run for path in responses_of(name)]
+team_folder = (
+    f"results/{run.run}/evaluations/team/{{model}}/{{recipe}}/seed{{seed}}/{{partner}}/{{order}}"
+)
+
+
+def speaks_strong(wildcards):
+    """Whether the strong model, not its partner, speaks at this turn."""
+    return (int(wildcards.turn) % 2 == 0) == (wildcards.order == "strong_first")
+
+
+def team_speaker(wildcards):
+    return wildcards.model if speaks_strong(wildcards) else wildcards.partner
+
+
+def team_turn_before(wildcards):
+    turn = int(wildcards.turn)
+    return f"{team_folder}/turn{turn - 1}.parquet".format(**wildcards) if turn else []
+
+
+analysis = run.analysis
+analysis_subjects = [
+    (model, recipe)
+    for model in run.evaluated
+    for recipe in run.variants(model)
+    if analysis is not None and recipe in analysis.recipes
+]
+analysed = sorted({model for model, _ in analysis_subjects})
+
+
+def of_subjects(name, models=analysed):
+    """A file of every analysed recipe and seed of some models."""
+    return [
+        f"results/{run.run}/analysis/{model}/{recipe}/seed{seed}/{name}.parquet"
+        for model, recipe in analysis_subjects
+        if model in models
+        for seed in run.train.seeds
+    ]
+
+
+def listener(wildcards):
+    return analysis.listener or wildcards.model
+
+
+analysis_files = (
+    collect(
+        "<results>/analysis/{name}.parquet",
+        name=["features", "coefficients", "prediction", "calibration", "examples"],
+    )
+    + of_subjects("exclusions")
+    if run.analysis is not None
+    else []
+)

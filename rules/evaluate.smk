@@ -1,15 +1,16 @@
-"""Evaluations: replies of a model with or without an adapter, then what they state, then metrics.
+"""Evaluations of one model, with or without an adapter: replies, then what they state.
 
 Needs
   <resources>/models/{model}/                                  the model, and the extractor
   <results>/adapters/{model}/{recipe}/seed{seed}/selected/     none for recipe base
+  <resources>/adapters/{recipe}/                               for adapters named in the config
   <results>/preferences/pbt/test.parquet                       balanced; dev uses the recipe's dev
   <results>/questions/evaluation.parquet                       flipflop
+  <resources>/misinformation/{dataset}/                        misinformation
 
 Makes
   <results>/evaluations/{evaluation}/{model}/{recipe}/seed{seed}.replies.parquet   not judged yet
   <results>/evaluations/{evaluation}/{model}/{recipe}/seed{seed}.parquet           judged
-  <results>/metrics.parquet
 """
 
 
@@ -95,6 +96,34 @@ rule reply_flipflop:
         " --out {output:q} >{log:q} 2>&1"
 
 
+rule reply_misinformation:
+    input:
+        model="<resources>/models/{model}",
+        files=f"<resources>/misinformation/{farm.files.dataset}",
+        adapter=selected_adapter,
+    output:
+        "<results>/evaluations/misinformation/{model}/{recipe}/seed{seed}.parquet",
+    log:
+        "<logs>/reply_misinformation/{model}.{recipe}.seed{seed}.log",
+    benchmark:
+        "<benchmarks>/reply_misinformation/{model}.{recipe}.seed{seed}.tsv"
+    conda:
+        "../envs/generate.yaml"
+    threads: run.runtime.threads
+    resources:
+        gpu=lambda wildcards: gpus(wildcards.model),
+    params:
+        config=resolved,
+        misinformation=section(farm, exclude={"files"}),
+        model=lambda wildcards: source_of(wildcards.model),
+        adapter=lambda wildcards, input: "--adapter" if input.adapter else "",
+    shell:
+        "pbt reply-misinformation --config {params.config:q} --files {input.files:q}"
+        " --model {input.model:q} --name {wildcards.model:q} --recipe {wildcards.recipe}"
+        " --seed {wildcards.seed} {params.adapter} {input.adapter:q}"
+        " --out {output:q} >{log:q} 2>&1"
+
+
 rule judge_replies:
     input:
         replies="<results>/evaluations/{evaluation}/{model}/{recipe}/seed{seed}.replies.parquet",
@@ -104,6 +133,8 @@ rule judge_replies:
         "<results>/evaluations/{evaluation}/{model}/{recipe}/seed{seed}.parquet",
     log:
         "<logs>/judge_replies/{evaluation}.{model}.{recipe}.seed{seed}.log",
+    wildcard_constraints:
+        evaluation="balanced|flipflop|dev",
     conda:
         "../envs/generate.yaml"
     threads: 1 if extractor is None else run.runtime.threads
@@ -119,26 +150,3 @@ rule judge_replies:
         "pbt judge --config {params.config:q} --responses {input.replies:q}"
         " --questions {input.questions:q} {params.model} {input.model:q}"
         " --out {output:q} >{log:q} 2>&1"
-
-
-rule compute_metrics:
-    input:
-        collect(
-            "<results>/evaluations/{evaluation}/{model}/{recipe}/seed{seed}.parquet",
-            evaluation=["balanced", "flipflop"],
-            model=run.train.models,
-            recipe=variants,
-            seed=run.train.seeds,
-        ),
-    output:
-        "<results>/metrics.parquet",
-    log:
-        "<logs>/compute_metrics.log",
-    conda:
-        "../envs/analyze.yaml"
-    params:
-        config=resolved,
-        bootstrap=run.evaluations.bootstrap,
-        responses=lambda wildcards, input: repeated("--responses", input),
-    shell:
-        "pbt metrics --config {params.config:q} {params.responses} --out {output:q} >{log:q} 2>&1"

@@ -1,7 +1,8 @@
 """The report: one HTML file that opens from disk.
 
 Needs
-  <results>/funnel.parquet, <results>/metrics.parquet, <results>/questions/trees.parquet
+  <results>/metrics.parquet, <results>/tables/, judged replies
+  <results>/funnel.parquet, <results>/questions/trees.parquet   these and the rest where trees grow
   <results>/trees/shard{shard}/scored.parquet and pairs.parquet
   <results>/adapters/{model}/{recipe}/seed{seed}/*.parquet     curves and dev accuracies
 
@@ -12,11 +13,14 @@ Makes
 
 rule write_report:
     input:
-        funnel="<results>/funnel.parquet",
         metrics="<results>/metrics.parquet",
-        questions="<results>/questions/trees.parquet",
-        scored=collect("<results>/trees/shard{shard}/scored.parquet", shard=shards),
-        pairs=collect("<results>/trees/shard{shard}/pairs.parquet", shard=shards),
+        tables="<results>/tables",
+        responses=judged,
+        funnel=grown("<results>/funnel.parquet"),
+        questions=grown("<results>/questions/trees.parquet"),
+        scored=grown(collect("<results>/trees/shard{shard}/scored.parquet", shard=shards)),
+        pairs=grown(collect("<results>/trees/shard{shard}/pairs.parquet", shard=shards)),
+        analysis=analysis_files,
         training=training_curves,
         selection=collect(
             "<results>/adapters/{model}/{recipe}/seed{seed}/selection.parquet",
@@ -32,13 +36,18 @@ rule write_report:
         "../envs/analyze.yaml"
     params:
         config=resolved,
+        responses=lambda wildcards, input: repeated("--responses", input.responses),
+        funnel=lambda wildcards, input: repeated("--funnel", input.funnel),
+        questions=lambda wildcards, input: repeated("--questions", input.questions),
         scored=lambda wildcards, input: repeated("--scored", input.scored),
         pairs=lambda wildcards, input: repeated("--pairs", input.pairs),
         training=lambda wildcards, input: repeated("--training", input.training),
         selection=lambda wildcards, input: repeated("--selection", input.selection),
+        analysis=f"--analysis results/{run.run}/analysis" if analysis_files else "",
         benchmarks=f"results/{run.run}/benchmarks",
     shell:
-        "pbt report --config {params.config:q} --funnel {input.funnel:q}"
-        " --metrics {input.metrics:q} --questions {input.questions:q} {params.scored}"
-        " {params.pairs} {params.training} {params.selection}"
+        "pbt report --config {params.config:q} --metrics {input.metrics:q}"
+        " --results {input.tables:q}/results.parquet {params.responses} {params.funnel}"
+        " {params.questions} {params.scored} {params.pairs} {params.training} {params.selection}"
+        " {params.analysis}"
         " --benchmarks {params.benchmarks:q} --out {output:q} >{log:q} 2>&1"

@@ -1,10 +1,12 @@
-"""Models and questions, fetched once and shared by all runs.
+"""Models, adapters and data, fetched once and shared by all runs.
 
 Needs
   the sources named in the config; the network only for those on a hub or in a package index
 
 Makes
   <resources>/models/{model}/             safetensors, config, tokenizer
+  <resources>/adapters/{adapter}/         published adapters, or folders of them
+  <resources>/misinformation/{dataset}/   NQ1.jsonl, NQ2.jsonl, Boolq.jsonl, TruthfulQA.jsonl
   <resources>/questions/{source}.{dataset}.*   question files from a hub
   <results>/questions/{source}.parquet    the run's questions, checked and sampled
 """
@@ -12,6 +14,8 @@ Makes
 
 localrules:
     fetch_model,
+    fetch_adapter,
+    fetch_misinformation,
     fetch_questions,
     prepare_questions,
 
@@ -29,6 +33,36 @@ rule fetch_model:
     shell:
         "pbt fetch-model --config {params.config:q} --name {wildcards.model:q}"
         " --out {output:q} >{log:q} 2>&1"
+
+
+rule fetch_adapter:
+    output:
+        directory("<resources>/adapters/{adapter}"),
+    log:
+        "<logs>/fetch_adapter/{adapter}.log",
+    conda:
+        "../envs/train.yaml"
+    params:
+        config=resolved,
+        source=lambda wildcards: section(run.adapters[wildcards.adapter].source),
+    shell:
+        "pbt fetch-adapter --config {params.config:q} --name {wildcards.adapter:q}"
+        " --out {output:q} >{log:q} 2>&1"
+
+
+rule fetch_misinformation:
+    output:
+        directory("<resources>/misinformation/{dataset}"),
+    log:
+        "<logs>/fetch_misinformation/{dataset}.log",
+    conda:
+        "../envs/train.yaml"
+    params:
+        config=resolved,
+        files=section(farm.files),
+        subsets=farm.subsets,
+    shell:
+        "pbt fetch-misinformation --config {params.config:q} --out {output:q} >{log:q} 2>&1"
 
 
 rule fetch_questions:

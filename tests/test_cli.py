@@ -27,7 +27,7 @@ def pbt(*arguments) -> subprocess.CompletedProcess:
 def files(tmp_path):
     """Questions and turns as another program would write them: plain Parquet, no metadata."""
     synthetic.questions(40).write_parquet(tmp_path / "questions.parquet")
-    nodes = synthetic.trees(40).select(list(tables.NODES))
+    nodes = synthetic.trees(40).select(list(tables.SCHEMAS["nodes"]))
     nodes.write_parquet(tmp_path / "nodes.parquet")
     return tmp_path
 

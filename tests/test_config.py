@@ -97,9 +97,7 @@ def test_an_unknown_key_is_named(values, path, value, where):
     assert "spelling" in error.hint
 
 
-@pytest.mark.parametrize(
-    "path", ["run", "models", "agents.b", "filter.model", "questions.trees", "train.models"]
-)
+@pytest.mark.parametrize("path", ["run", "models", "agents.b", "filter.model", "extraction"])
 def test_a_missing_key_is_named(values, path):
     error = refused(changed(values, path, ...))
     assert (error.what, error.where) == ("missing config key", f"config key `{path}`")
@@ -115,7 +113,10 @@ def test_a_missing_key_is_named(values, path):
         ("trees.depths", "all"),
         ("trees.independent_openings", "perhaps"),
         ("train.dpo.beta", [0.1]),
-        ("train.models", []),
+        ("train.seeds", []),
+        ("evaluations.flipflop.challengers", []),
+        ("evaluations.run", "persuade"),
+        ("evaluations.misinformation.files", {"url": "http://example.org", "path": None}),
         ("train.recipes", []),
         ("models", {}),
         ("models.small.dtype", "float8"),
@@ -128,6 +129,46 @@ def test_a_wrong_value_is_named(values, path, value):
     error = refused(changed(values, path, value))
     assert error.where == f"config key `{path}`"
     assert repr(value)[:20] in error.hint
+
+
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [
+        ("agents", "`agents` is missing, and needed because `train.models` is given"),
+        ("filter", "`filter` is missing, and needed because `train.models` is given"),
+        ("questions.trees", "`questions.trees` is missing, and needed because"),
+        ("questions.evaluation", "`questions.evaluation` is missing, and needed because"),
+    ],
+)
+def test_what_a_run_needs_depends_on_what_it_does(values, path, what):
+    assert what in refused(changed(values, path, ...)).what
+
+
+def test_a_run_without_training_needs_no_trees(values):
+    for path in ("agents", "filter", "questions.trees", "train"):
+        values = changed(values, path, ...)
+    assert "name models under" in refused(values).what
+    values["evaluations"] = {"models": ["small"], "run": ["misinformation", "flipflop"]}
+    config = load_config(values)
+    assert (config.evaluated, config.grows_trees) == (["small"], False)
+    assert config.variants("small") == ["base"]
+
+
+def test_adapters_stand_beside_the_recipes(values):
+    source = {"type": "hub", "repo": "someone/adapter", "revision": "abc"}
+    values["adapters"] = {"published": {"model": "small", "source": source}}
+    assert load_config(values).variants("small") == [
+        "base",
+        *load_config(values).train.recipes,
+        "published",
+    ]
+    values["adapters"] = {"pbt": {"model": "small", "source": source}}
+    assert "name that is taken" in refused(values).what
+
+
+def test_an_unknown_challenger(values):
+    error = refused(changed(values, "evaluations.flipflop.challengers", ["pbt", "mother"]))
+    assert "challenger 'mother' has no text" in error.what
 
 
 def test_an_unknown_recipe(values):

@@ -142,3 +142,16 @@ def test_hub_download_takes_no_code_and_resumes_in_one_place(monkeypatch, tiny_m
     assert calls[0] == calls[1]
     assert not any(pattern in ("*", "*.py", "*.bin") for pattern in calls[0][1])
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_an_adapter_is_linked_from_a_folder_and_checked(tmp_path):
+    folder = tmp_path / "published"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text("{}")
+    source = PathSource(type="path", path=str(folder))
+    with pytest.raises(PbtError, match="has no adapter_model") as error:
+        models.fetch_adapter(source, tmp_path / "adapter")
+    assert error.value.where == str(folder) and not (tmp_path / "adapter").exists()
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    models.fetch_adapter(source, tmp_path / "adapter")
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").read_bytes() == b"weights"

@@ -64,6 +64,22 @@ def test_every_preset_dry_runs_without_network_in_seconds(checkout, preset):
     assert not (checkout / "results" / preset).exists(), "a dry-run writes nothing"
 
 
+def test_a_model_of_ones_own_is_evaluated_without_trees(checkout):
+    def bare(values):
+        for key in ("agents", "filter", "analysis"):
+            del values[key]
+        del values["questions"]["trees"]
+        values["train"] = {"seeds": [12]}
+        values["evaluations"] |= {"models": ["tiny"], "run": ["misinformation", "flipflop"]}
+
+    config = variant(checkout, "bare", bare)
+    result = snakemake(checkout, "--configfile", config, "--cores", "2")
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+    metrics = tables.read_table(checkout / "results" / "bare" / "metrics.parquet", "metrics")
+    assert set(metrics["recipe"]) == {"base"}
+    assert "generate_turn" not in result.stderr
+
+
 def test_without_a_config_file_the_full_reproduction_is_planned(checkout):
     result = snakemake(checkout, "-n")
     assert result.returncode == 0, result.stderr
@@ -83,7 +99,12 @@ def test_smoke_run_ends_in_a_report_and_whole_tables(smoke):
     run = read_config(smoke / "config.yaml")
     metrics = tables.read_table(smoke / "metrics.parquet", "metrics")
     assert set(metrics["recipe"]) == {"base", *run.train.recipes}
-    assert {"accuracy", "before", "after", "difference"} <= set(metrics["metric"])
+    assert set(metrics["evaluation"]) == {"misinformation", "flipflop", "balanced", "team"}
+    for name in ("balanced", "flipflop", "team"):
+        for suffix in ("csv", "md", "tex"):
+            assert (smoke / "tables" / f"{name}.{suffix}").stat().st_size
+    fitted = tables.read_table(smoke / "analysis" / "coefficients.parquet", "coefficients")
+    assert set(fitted["status"]) == {"insufficient"}, "a model that says nothing never flips"
     for recipe in run.train.recipes:
         rows = tables.read_table(smoke / f"preferences/{recipe}/train.parquet", "pairs")
         expected = {recipe} if recipe != "pbt" else {"accept", "resist"}
@@ -140,6 +161,8 @@ def test_a_setting_reruns_what_depends_on_it_and_speed_does_not(checkout, smoke)
     assert "train_dpo" in reruns and "train_sft" not in reruns
     assert planned(lambda values: values["evaluations"].update(bootstrap=300)) == {
         "compute_metrics",
+        "write_tables",
+        "fit_regression",
         "write_report",
         "all",
     }

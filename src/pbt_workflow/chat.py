@@ -178,6 +178,19 @@ def encode(tokenizer, messages: list[Message], opening: str = "") -> list[int]:
     )
 
 
+def render_prefix(tokenizer, messages: list[Message], opening: str) -> str:
+    """The text of a chat whose last, unfinished message is the assistant's opening.
+
+    For libraries that tokenise by themselves and add no beginning of sequence.
+    """
+    return tokenizer.apply_chat_template(
+        [dict(message) for message in [*messages, Message(role="assistant", content=opening)]],
+        tokenize=False,
+        continue_final_message=True,
+        date_string=TEMPLATE_DATE,
+    )
+
+
 def encode_completion(
     tokenizer, messages: list[Message], completion: list[Message]
 ) -> tuple[list[int], list[int]]:

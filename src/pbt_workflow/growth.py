@@ -1,5 +1,7 @@
 """Growing trees with models: one batch of turns per depth, then the answers they state."""
 
+from pathlib import Path
+
 import polars as pl
 
 from pbt_workflow import tables
@@ -23,6 +25,7 @@ def generate_turn(
     depth: int,
     trees: Trees,
     prompts: dict[str, str],
+    adapter: Path | None = None,
 ) -> pl.DataFrame:
     """All turns so far and those of one more depth, still without answers (paper, section 3.1).
 
@@ -33,11 +36,12 @@ def generate_turn(
         depth: the depth to grow.
         trees: roles, samples, decoding, seed.
         prompts: role -> prompt text.
+        adapter: the speaker's adapter's folder; None for the base model.
     """
     before = tables.empty_frame("nodes") if nodes is None else nodes
     turns = next_turns(questions, before, depth, trees, prompts)
     requests = [ChatRequest(turn.messages, turn.seed) for turn in turns]
-    replies = engine.chat(requests, to_decoding(trees.decoding))
+    replies = engine.chat(requests, to_decoding(trees.decoding), adapter)
     rows = [
         {
             "tree_id": turn.tree_id,

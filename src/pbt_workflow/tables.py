@@ -1,6 +1,6 @@
-"""Artifacts: the Arrow schema of every Parquet file, and reading and writing them whole.
+"""Artifacts: reading and writing Parquet files whole, with the schemas of schemas.py.
 
-Nullable columns are listed in NULLABLE; every other column refuses nulls. The file metadata
+Columns that may not hold nulls refuse them. The file metadata
 holds the schema's name and version, the digest of the settings that made it, and the package
 version.
 """
@@ -19,174 +19,9 @@ import pyarrow.parquet as pq
 
 from pbt_workflow import __version__
 from pbt_workflow.errors import PbtError
+from pbt_workflow.schemas import FILTER, READ_AS, SCHEMAS, nullable
 
 SCHEMA_VERSION = "1"
-
-MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-STRINGS = pa.list_(pa.string())
-
-QUESTIONS = {
-    "question_id": pa.string(),
-    "question": pa.string(),
-    "aliases": STRINGS,
-    "normalized_aliases": STRINGS,
-    "dataset": pa.string(),
-    "split": pa.string(),
-}
-NODES = {
-    "tree_id": pa.string(),
-    "question_id": pa.string(),
-    "node_id": pa.int32(),
-    "parent_id": pa.int32(),
-    "depth": pa.int8(),
-    "agent": pa.string(),
-    "role": pa.string(),
-    "text": pa.string(),
-    "finish_reason": pa.string(),
-    "prompt_tokens": pa.int32(),
-    "cached_tokens": pa.int32(),
-    "new_tokens": pa.int32(),
-    "extracted": pa.string(),
-    "belief": pa.string(),
-    "belief_a": pa.string(),
-    "belief_b": pa.string(),
-    "ended": pa.bool_(),
-}
-# p_answers_agree: the two agents' beliefs count as one answer; p_response_agrees: the turn agrees
-# with what it replies to. mass_*: probability of the labels together. Null where not asked.
-FILTER = {
-    "p_answers_agree": pa.float64(),
-    "mass_answers": pa.float64(),
-    "p_response_agrees": pa.float64(),
-    "mass_response": pa.float64(),
-}
-SCORED = {
-    **NODES,
-    **FILTER,
-    "correct": pa.bool_(),
-    "correct_a": pa.bool_(),
-    "correct_b": pa.bool_(),
-    "children": pa.int32(),
-    "score": pa.int32(),
-}
-PAIRS = {
-    "pair_id": pa.string(),
-    "tree_id": pa.string(),
-    "question_id": pa.string(),
-    "split": pa.string(),
-    "code": pa.string(),
-    "parent_id": pa.int32(),
-    "preferred_id": pa.int32(),
-    "dispreferred_id": pa.int32(),
-    "agent": pa.string(),
-    "preferred_score": pa.int32(),
-    "dispreferred_score": pa.int32(),
-    "prompt": MESSAGES,
-    "chosen": MESSAGES,
-    "rejected": MESSAGES,
-    "partner_belief": pa.string(),
-    "previous_belief": pa.string(),
-    "normalized_aliases": STRINGS,
-    "preferred_p_agrees": pa.float64(),
-    "preferred_mass": pa.float64(),
-    "dispreferred_p_agrees": pa.float64(),
-    "dispreferred_mass": pa.float64(),
-}
-RESPONSES = {
-    "evaluation": pa.string(),
-    "model": pa.string(),
-    "recipe": pa.string(),
-    "seed": pa.int32(),
-    "epoch": pa.int32(),
-    "subset": pa.string(),
-    "item_id": pa.string(),
-    "question_id": pa.string(),
-    "turn": pa.int8(),
-    "prompt": MESSAGES,
-    "text": pa.string(),
-    "finish_reason": pa.string(),
-    "prompt_tokens": pa.int32(),
-    "cached_tokens": pa.int32(),
-    "new_tokens": pa.int32(),
-    "partner_belief": pa.string(),
-    "previous_belief": pa.string(),
-    "normalized_aliases": STRINGS,
-    "extracted": pa.string(),
-    "belief": pa.string(),
-    "correct": pa.bool_(),
-}
-METRICS = {
-    "model": pa.string(),
-    "recipe": pa.string(),
-    "seed": pa.int32(),
-    "evaluation": pa.string(),
-    "subset": pa.string(),
-    "metric": pa.string(),
-    "value": pa.float64(),
-    "n": pa.int32(),
-    "ci_low": pa.float64(),
-    "ci_high": pa.float64(),
-}
-# One row per logged step; a quantity the stage does not have is null.
-TRAINING = {
-    "model": pa.string(),
-    "recipe": pa.string(),
-    "seed": pa.int32(),
-    "stage": pa.string(),
-    "step": pa.int32(),
-    "epoch": pa.float64(),
-    "metric": pa.string(),
-    "value": pa.float64(),
-}
-# Where rows were lost on the way from questions to preferences.
-FUNNEL = {
-    "order": pa.int32(),
-    "step": pa.string(),
-    "detail": pa.string(),
-    "count": pa.int64(),
-}
-# The dev accuracy of every epoch's adapter, and which one was kept.
-SELECTION = {
-    "model": pa.string(),
-    "recipe": pa.string(),
-    "seed": pa.int32(),
-    "epoch": pa.int32(),
-    "dev_accuracy": pa.float64(),
-    "n": pa.int32(),
-    "selected": pa.bool_(),
-}
-
-SCHEMAS = {
-    "questions": QUESTIONS,
-    "nodes": NODES,
-    "filtered": {**NODES, **FILTER},
-    "scored": SCORED,
-    "pairs": PAIRS,
-    "responses": RESPONSES,
-    "metrics": METRICS,
-    "training": TRAINING,
-    "funnel": FUNNEL,
-    "selection": SELECTION,
-}
-# Tables that hold all another one needs.
-READ_AS = {"filtered": ("nodes", "scored")}
-NULLABLE = {
-    "belief",
-    "belief_a",
-    "belief_b",
-    "correct_a",
-    "correct_b",
-    "code",
-    "partner_belief",
-    "previous_belief",
-    "ci_low",
-    "ci_high",
-    "epoch",
-    "value",
-    "dev_accuracy",
-    *FILTER,
-    *(name for name in PAIRS if name.endswith(("_p_agrees", "_mass"))),
-}
 
 
 def digest(settings: object) -> str:
@@ -196,9 +31,9 @@ def digest(settings: object) -> str:
 
 
 def arrow_schema(name: str) -> pa.Schema:
-    """The Arrow schema of an artifact; nullability as in NULLABLE."""
+    """The Arrow schema of an artifact."""
     return pa.schema(
-        [pa.field(column, kind, column in NULLABLE) for column, kind in SCHEMAS[name].items()]
+        [pa.field(column, kind, nullable(name, column)) for column, kind in SCHEMAS[name].items()]
     )
 
 
@@ -242,7 +77,7 @@ def write_table(frame: pl.DataFrame, path: Path, name: str, settings: object = N
     if missing:
         raise PbtError(f"cannot write {name}: no column {', '.join(missing)}", where=path)
     frame = frame.select(schema.names)
-    nulls = [c for c in schema.names if c not in NULLABLE and frame[c].null_count()]
+    nulls = [c for c in schema.names if not nullable(name, c) and frame[c].null_count()]
     if nulls:
         raise PbtError(f"cannot write {name}: nulls in column {', '.join(nulls)}", where=path)
     table = frame.to_arrow().cast(schema)

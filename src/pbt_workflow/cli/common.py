@@ -7,7 +7,6 @@ import typer
 
 from pbt_workflow.errors import PbtError
 
-Recipe = Literal["base", "accept", "resist", "pbt"]
 ConfigFile = Annotated[Path, typer.Option("--config", help="The run's configuration (YAML).")]
 Out = Annotated[Path, typer.Option(help="Where to write; appears whole or not at all.")]
 Nodes = Annotated[Path, typer.Option(help="Turns of a shard's trees (Parquet).")]
@@ -19,6 +18,9 @@ OptionalModel = Annotated[
 Pairs = Annotated[list[Path], typer.Option(help="Preference pairs (Parquet); repeat per shard.")]
 Scored = Annotated[list[Path], typer.Option(help="Scored trees (Parquet); repeat per shard.")]
 Name = Annotated[str, typer.Option(help="The model's name in the configuration.")]
+Recipe = Annotated[
+    str, typer.Option(help="The recipe or the adapter's name; base for the untrained model.")
+]
 Seed = Annotated[int, typer.Option(help="The seed.")]
 TrainedRecipe = Annotated[Literal["accept", "resist", "pbt"], typer.Option(help="The recipe.")]
 TrainingRows = Annotated[Path, typer.Option(help="The recipe's training rows.")]
@@ -37,6 +39,12 @@ def read(path: Path, name: str):
     from pbt_workflow import tables
 
     return tables.read_table(path, name)
+
+
+def read_all(paths: list[Path], name: str):
+    import polars as pl
+
+    return pl.concat([read(path, name) for path in paths])
 
 
 def write(frame, path: Path, name: str, settings=None) -> None:

@@ -1,8 +1,7 @@
-"""Commands of rules/evaluate.smk and rules/report.smk: replies, judgements, metrics, report."""
+"""Commands of rules/evaluate.smk and rules/team.smk: replies, and the answers they state."""
 
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,12 +11,11 @@ from pbt_workflow.cli.common import (
     ConfigFile,
     ModelFolder,
     Name,
+    Nodes,
     OptionalModel,
     Out,
-    Pairs,
     QuestionFile,
     Recipe,
-    Scored,
     Seed,
 )
 
@@ -30,7 +28,7 @@ def reply_balanced(
     pairs: Annotated[Path, typer.Option(help="Held-out preference rows.")],
     model: ModelFolder,
     name: Name,
-    recipe: Annotated[Recipe, typer.Option(help="The recipe; base for the untrained model.")],
+    recipe: Recipe,
     seed: Seed,
     out: Out,
     adapter: Adapter = None,
@@ -62,13 +60,14 @@ def reply_flipflop(
     questions: QuestionFile,
     model: ModelFolder,
     name: Name,
-    recipe: Annotated[Recipe, typer.Option(help="The recipe; base for the untrained model.")],
+    recipe: Recipe,
     seed: Seed,
     out: Out,
     adapter: Adapter = None,
 ) -> None:
     """Answer, be challenged, answer again (flipflop evaluation)."""
-    from pbt_workflow.evaluate.replies import Subject, flipflop_replies
+    from pbt_workflow.evaluate.flipflop import flipflop_replies
+    from pbt_workflow.evaluate.replies import Subject
 
     run = common.read_run(config)
     replies = flipflop_replies(
@@ -80,6 +79,94 @@ def reply_flipflop(
         common.prompt(run, "standard"),
     )
     common.write(replies, out, "responses", run.evaluations.flipflop)
+
+
+@app.command("reply-misinformation")
+def reply_misinformation(
+    config: ConfigFile,
+    files: Annotated[Path, typer.Option(help="Folder with NQ1.jsonl, NQ2.jsonl, ...")],
+    model: ModelFolder,
+    name: Name,
+    recipe: Recipe,
+    seed: Seed,
+    out: Out,
+    adapter: Adapter = None,
+) -> None:
+    """Answer, hear an adversary out, answer again: judged by rule (misinformation evaluation)."""
+    from pbt_workflow.evaluate.farm import read_farm
+    from pbt_workflow.evaluate.misinformation import misinformation_replies
+    from pbt_workflow.evaluate.replies import Subject
+
+    run = common.read_run(config)
+    settings = run.evaluations.misinformation
+    items = [
+        item for subset in settings.subsets for item in read_farm(files, subset, settings.limit)
+    ]
+    replies = misinformation_replies(
+        common.engine(run, name, model), Subject(name, recipe, seed), adapter, items, settings
+    )
+    common.write(replies, out, "responses", settings)
+
+
+@app.command("team-turn")
+def team_turn(
+    config: ConfigFile,
+    questions: QuestionFile,
+    model: ModelFolder,
+    name: Name,
+    turn: Annotated[int, typer.Option(help="The turn to generate, from 0.")],
+    out: Out,
+    nodes: Annotated[
+        Path | None, typer.Option(help="The turns before, with answers; none for turn 0.")
+    ] = None,
+    adapter: Adapter = None,
+) -> None:
+    """Continue all discussions of a team by one turn (team evaluation)."""
+    from pbt_workflow import growth
+    from pbt_workflow.evaluate.team import team_questions, team_trees
+
+    run = common.read_run(config)
+    settings = run.evaluations.team
+    grown = growth.generate_turn(
+        common.engine(run, name, model),
+        team_questions(common.read(questions, "questions"), settings),
+        None if nodes is None else common.read(nodes, "nodes"),
+        turn,
+        team_trees(settings),
+        {settings.role: common.prompt(run, settings.role)},
+        adapter,
+    )
+    common.write(grown, out, "nodes", settings)
+
+
+@app.command("team-responses")
+def team_responses(
+    config: ConfigFile,
+    nodes: Nodes,
+    questions: QuestionFile,
+    name: Name,
+    recipe: Recipe,
+    seed: Seed,
+    partner: Annotated[str, typer.Option(help="The weaker model's name.")],
+    order: Annotated[Literal["strong_first", "partner_first"], typer.Option(help="Who opens.")],
+    out: Out,
+) -> None:
+    """Say of each turn of a team's discussions who spoke and whether it was right."""
+    from pbt_workflow.evaluate import team
+    from pbt_workflow.evaluate.replies import Subject
+
+    run = common.read_run(config)
+    settings = run.evaluations.team
+    responses = team.team_responses(
+        common.read(nodes, "nodes"),
+        common.read(questions, "questions"),
+        Subject(name, recipe, seed),
+        partner,
+        order,
+        settings,
+        common.prompt(run, settings.role),
+    )
+    common.write(responses, out, "responses", settings)
 
 
 @app.command()
@@ -102,59 +189,3 @@ def judge(
         common.prompt(run, run.extraction.prompt),
     )
     common.write(judged, out, "responses", run.extraction)
-
-
-@app.command()
-def metrics(
-    responses: Annotated[list[Path], typer.Option(help="Judged replies; repeat per file.")],
-    out: Out,
-    config: ConfigFile,
-) -> None:
-    """Compute every metric with its interval."""
-    import polars as pl
-
-    from pbt_workflow.evaluate.metrics import evaluation_metrics
-
-    settings = common.read_run(config).evaluations
-    frame = pl.concat([common.read(path, "responses") for path in responses])
-    common.write(evaluation_metrics(frame, settings.bootstrap), out, "metrics", settings)
-
-
-@app.command()
-def report(
-    config: ConfigFile,
-    funnel: Annotated[Path, typer.Option(help="Where rows were lost.")],
-    metrics: Annotated[Path, typer.Option(help="The metrics.")],
-    questions: QuestionFile,
-    scored: Scored,
-    pairs: Pairs,
-    out: Out,
-    training: Annotated[list[Path] | None, typer.Option(help="Training curves.")] = None,
-    selection: Annotated[list[Path] | None, typer.Option(help="Dev accuracies.")] = None,
-    benchmarks: Annotated[Path, typer.Option(help="Folder of Snakemake's benchmark files.")] = Path(
-        "benchmarks"
-    ),
-) -> None:
-    """Write the run's report: one HTML file that opens from disk."""
-    from pbt_workflow.report.build import build_report
-
-    build_report(
-        common.read_run(config),
-        funnel=funnel,
-        metrics=metrics,
-        training=training or [],
-        selection=selection or [],
-        scored=scored,
-        pairs=pairs,
-        benchmarks=benchmarks,
-        questions=questions,
-        out=out,
-    )
-
-
-@app.command("config-schema")
-def config_schema() -> None:
-    """Print the configuration's JSON schema, for editors."""
-    from pbt_workflow.config import Config
-
-    print(json.dumps(Config.model_json_schema(), indent=2))

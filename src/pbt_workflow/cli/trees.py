@@ -16,6 +16,7 @@ from pbt_workflow.cli.common import (
     Out,
     QuestionFile,
 )
+from pbt_workflow.errors import PbtError
 
 app = typer.Typer()
 
@@ -26,6 +27,30 @@ def fetch_model(config: ConfigFile, name: Name, out: Out) -> None:
     from pbt_workflow import models
 
     models.fetch_model(common.read_run(config).model(name).source, out)
+
+
+@app.command("fetch-adapter")
+def fetch_adapter(config: ConfigFile, name: Name, out: Out) -> None:
+    """Make the folder of an adapter that is only evaluated."""
+    from pbt_workflow import models
+
+    run = common.read_run(config)
+    if name not in run.adapters:
+        raise PbtError(
+            f"unknown adapter {name!r}",
+            where=config,
+            hint=f"`adapters` has: {', '.join(run.adapters) or 'none'}",
+        )
+    models.fetch_adapter(run.adapters[name].source, out)
+
+
+@app.command("fetch-misinformation")
+def fetch_misinformation(config: ConfigFile, out: Out) -> None:
+    """Make the folder of misinformation files, downloaded or copied, and check them."""
+    from pbt_workflow.evaluate.farm import fetch_farm
+
+    settings = common.read_run(config).evaluations.misinformation
+    fetch_farm(settings.files, settings.subsets, out)
 
 
 @app.command("fetch-questions")
@@ -91,9 +116,11 @@ def extract(
     turn: Annotated[int, typer.Option(help="The depth whose turns have no answers yet.")],
     out: Out,
     model: OptionalModel = None,
+    team: Annotated[bool, typer.Option("--team", help="The turns are a team's.")] = False,
 ) -> None:
     """State the answer of each turn of one depth, and end branches that agree."""
     from pbt_workflow import growth
+    from pbt_workflow.evaluate.team import team_trees
 
     run = common.read_run(config)
     grown = growth.extract_turn(
@@ -101,7 +128,7 @@ def extract(
         common.read(questions, "questions"),
         common.read(nodes, "nodes"),
         turn,
-        run.trees,
+        team_trees(run.evaluations.team) if team else run.trees,
         run.extraction,
         common.prompt(run, run.extraction.prompt),
     )

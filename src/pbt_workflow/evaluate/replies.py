@@ -1,5 +1,6 @@
-"""Replies of one model, with or without an adapter, to the questions of an evaluation."""
+"""Replies of one model, with or without an adapter, and what they answer."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,9 +8,9 @@ import polars as pl
 
 from pbt_workflow import tables
 from pbt_workflow.answers import is_correct, parse_extraction, resolve_belief
-from pbt_workflow.chat import Message, fill_prompt
-from pbt_workflow.config import Balanced, Extraction, Flipflop
-from pbt_workflow.engines import ChatRequest, Decoding, Engine, Reply
+from pbt_workflow.chat import Message
+from pbt_workflow.config import Balanced, Extraction
+from pbt_workflow.engines import ChatRequest, Engine, Reply
 from pbt_workflow.growth import extract_replies, to_decoding
 from pbt_workflow.seeds import derive_seed
 from pbt_workflow.trees import finish_text
@@ -43,55 +44,25 @@ def balanced_replies(
         for row in rows
     ]
     replies = engine.chat(requests, to_decoding(settings.decoding), adapter)
-    return _responses(
+    return to_responses(
         {
-            **_row(subject, "balanced", row["code"], row["pair_id"], row, 0),
+            **response_row(subject, "balanced", row["code"], row["pair_id"], row, 0),
             "partner_belief": row["partner_belief"],
             "previous_belief": row["previous_belief"],
-            **_reply(row["prompt"], reply),
+            **reply_columns(row["prompt"], reply),
         }
         for row, reply in zip(rows, replies, strict=True)
     )
 
 
-def flipflop_replies(
-    engine: Engine,
-    subject: Subject,
-    adapter: Path | None,
-    questions: pl.DataFrame,
-    settings: Flipflop,
-    standard_prompt: str,
-) -> pl.DataFrame:
-    """Three greedy replies to each question: answer, challenge, final answer (Tables 2 and 6).
+def sample_questions(questions: pl.DataFrame, limit: int | None) -> pl.DataFrame:
+    """A seeded sample of questions, by question_id; all of them if `limit` is null.
 
-    Args:
-        engine: the model evaluated.
-        subject: what it is called in the rows.
-        adapter: its adapter's folder; None for the base model.
-        questions: schema `questions`.
-        settings: lengths, and the texts of the second and third user turns.
-        standard_prompt: the test-time prompt with `{question}`.
-
-    Returns:
-        Three rows per question, turns 0, 1 and 2.
+    Questions are chosen by a hash of question_id alone: the sample depends neither on the order
+    of rows nor on who is evaluated, and a smaller sample is part of a larger one.
     """
-    asked = questions.sort("question_id").to_dicts()
-    chats: list[list[Message]] = [[] for _ in asked]
-    decoding = Decoding(0.0, 1.0, settings.max_new_tokens, settings.min_new_tokens)
-    rows: list[dict] = []
-    for turn in range(3):
-        for chat, question in zip(chats, asked, strict=True):
-            opening = fill_prompt(standard_prompt, question=question["question"])
-            content = (opening, settings.challenge, settings.final)[turn]
-            chat.append(Message(role="user", content=content))
-        replies = engine.chat([ChatRequest(list(chat), 0) for chat in chats], decoding, adapter)
-        for chat, question, reply in zip(chats, asked, replies, strict=True):
-            row = _reply(list(chat), reply)
-            rows.append(
-                {**_row(subject, "flipflop", "all", question["question_id"], question, turn), **row}
-            )
-            chat.append(Message(role="assistant", content=row["text"]))
-    return _responses(rows)
+    ids = sorted(questions["question_id"], key=lambda name: derive_seed("sample", name))
+    return questions.filter(pl.col("question_id").is_in(ids[:limit])).sort("question_id")
 
 
 def judge_responses(
@@ -114,26 +85,39 @@ def judge_responses(
         prompt: the extraction prompt's text.
     """
     texts = dict(questions.select("question_id", "question").iter_rows())
+    # One answer is read once: flipflop repeats each question's first answer in every arm.
+    said = responses.select("question_id", "text").unique(maintain_order=True)
     raw = extract_replies(
         engine,
-        [texts[question_id] for question_id in responses["question_id"]],
-        responses["text"].to_list(),
+        [texts[question_id] for question_id in said["question_id"]],
+        said["text"].to_list(),
         extraction,
         prompt,
     )
+    stated = {key: parse_extraction(reply) for key, reply in zip(said.rows(), raw, strict=True)}
     rows = responses.to_dicts()
-    for row, reply in zip(rows, raw, strict=True):
-        row["extracted"] = parse_extraction(reply)
+    for row in rows:
+        row["extracted"] = stated[row["question_id"], row["text"]]
         row["belief"] = resolve_belief(
             row["extracted"], row["previous_belief"], row["partner_belief"]
         )
         row["correct"] = is_correct(row["belief"], row["normalized_aliases"])
-    return _responses(rows)
+    return to_responses(rows)
 
 
-def _row(
+def response_row(
     subject: Subject, evaluation: str, subset: str, item_id: str, source: dict, turn: int
 ) -> dict:
+    """What a row of schema `responses` says before its reply: whose it is, and to what.
+
+    Args:
+        subject: who is evaluated.
+        evaluation: its name.
+        subset: the part of the evaluation, or its arm.
+        item_id: the pair, or the question.
+        source: question_id and normalized_aliases of the question.
+        turn: number of the reply in its dialogue, from 0.
+    """
     return {
         "evaluation": evaluation,
         "model": subject.model,
@@ -150,7 +134,8 @@ def _row(
     }
 
 
-def _reply(prompt: list[Message], reply: Reply) -> dict:
+def reply_columns(prompt: list[Message], reply: Reply) -> dict:
+    """The columns of schema `responses` that a reply fills; see `finish_text` for its text."""
     return {
         "prompt": prompt,
         "text": finish_text(reply.text, reply.finish_reason),
@@ -161,5 +146,6 @@ def _reply(prompt: list[Message], reply: Reply) -> dict:
     }
 
 
-def _responses(rows) -> pl.DataFrame:
+def to_responses(rows: Iterable[dict]) -> pl.DataFrame:
+    """Rows as a frame of schema `responses`; what they leave out is null."""
     return pl.DataFrame(list(rows), schema=tables.empty_frame("responses").schema)

@@ -1,44 +1,44 @@
 """Metrics as the report prints them: each value with its interval and n, each difference in words.
 
-Accuracies are shares in the tables, and percent (differences: points) on the page.
+Values are shares in the tables, and percent (differences: points) on the page.
 """
 
 import math
+from collections.abc import Iterable
 from statistics import mean, stdev
+from typing import NamedTuple
 
 import polars as pl
+
+from pbt_workflow.evaluate.tables import TABLES
 
 # In the order the paper names them, base first.
 RECIPES = ("base", "accept", "resist", "pbt")
 MEAN_ROW = "mean ± sd"
-# Column heading, subset, metric.
-COLUMNS = {
-    "balanced": (
-        ("resist (+→−)", "resist", "accuracy"),
-        ("accept (−→+)", "accept", "accuracy"),
-        ("overall", "overall", "accuracy"),
-        ("overall − base’s", "overall", "accuracy_minus_base"),
-    ),
-    "flipflop": (
-        ("before", "all", "before"),
-        ("after", "all", "after"),
-        ("after − before", "all", "difference"),
-        ("that − base’s", "all", "difference_minus_base"),
-        ("any → flip", "all", "any_to_flip"),
-        ("correct → flip", "all", "correct_to_flip"),
-        ("wrong → flip", "all", "wrong_to_flip"),
-    ),
-}
+SIGNED = ("difference", "difference_resolved", "order_gap")
+KEYS = ["model", "recipe", "evaluation", "subset", "metric"]
+TESTS = {"mcnemar": "McNemar, exact"}
+# A model's name, a recipe, and a Column's evaluation, subset and metric.
+Key = tuple[str, str, str, str, str]
+
+
+class Column(NamedTuple):
+    """A quantity: how a table heads it, and which rows of `metrics` hold it."""
+
+    heading: str
+    evaluation: str
+    subset: str
+    metric: str
 
 
 def order_metrics(metrics: pl.DataFrame) -> pl.DataFrame:
-    """Rows by evaluation, model, recipe in the paper's order, seed; NaN becomes null."""
+    """Rows by evaluation, model, recipe (the paper's first, others by name), seed; NaN is null."""
     place = pl.col("recipe").replace_strict(
         RECIPES, range(len(RECIPES)), default=len(RECIPES), return_dtype=pl.Int32
     )
-    return metrics.with_columns(pl.col("value", "ci_low", "ci_high").fill_nan(None)).sort(
-        "evaluation", "model", place, "seed", maintain_order=True
-    )
+    return metrics.with_columns(
+        pl.col("value", "ci_low", "ci_high", "p_value").fill_nan(None)
+    ).sort("evaluation", "model", place, "recipe", "seed", maintain_order=True)
 
 
 def estimate(rows: list[dict]) -> dict:
@@ -56,105 +56,160 @@ def estimate(rows: list[dict]) -> dict:
     rows = [row for row in rows if row["value"] is not None]
     if not rows:
         return {"text": "—", "spread": "", "n": n, "words": f"no value, n = {n or 0}"}
-    signed = "minus" in rows[0]["metric"] or rows[0]["metric"] == "difference"
-    text = _percent(mean(row["value"] for row in rows), signed)
+    signed = is_signed(rows[0]["metric"])
+    text = percent(mean(row["value"] for row in rows), signed)
     low, high = rows[0]["ci_low"], rows[0]["ci_high"]
     if len(rows) > 1:
-        text += f" ± {_percent(stdev(row['value'] for row in rows))}"
+        text += f" ± {percent(stdev(row['value'] for row in rows))}"
         kind, spread = "mean ± sd ", f"over {len(rows)} seeds"
     elif low is None or high is None:
         kind, spread = "", "no interval"
     else:
-        kind, spread = "95% interval ", f"[{_percent(low)}, {_percent(high)}]"
+        kind, spread = "95% interval ", f"[{percent(low)}, {percent(high)}]"
     text += "" if signed else "%"
     words = f"{text}{' points' if signed else ''} ({kind}{spread}, n = {n})"
     return {"text": text, "spread": spread, "n": n, "words": words}
 
 
-def estimate_rows(metrics: pl.DataFrame, evaluation: str) -> list[dict]:
-    """Table rows of an evaluation: one per model, recipe and seed, then one over the seeds.
+def is_signed(metric: str) -> bool:
+    """Whether a metric is a difference, in points."""
+    return metric in SIGNED or "_minus_" in metric
+
+
+def percent(value: float, signed: bool = False) -> str:
+    """A share in percent with one decimal, without the sign %; never −0.0."""
+    rounded = round(100 * value, 1) + 0.0
+    return f"{rounded:{'+' if signed else ''}.1f}".replace("-", "−")
+
+
+def paper_numbers(results: pl.DataFrame | None) -> dict[Key, dict]:
+    """The paper's numbers by the metric they belong to, as `text` and `source`.
+
+    Args:
+        results: rows of `evaluate.tables.result_tables`; None: there are none.
+    """
+    if results is None:
+        return {}
+    places = {
+        (table, column.heading): (column.subset, column.metric)
+        for table, columns in TABLES.items()
+        for column in columns
+    }
+    found = {}
+    for row in results.drop_nulls("paper_value").to_dicts():
+        place = places.get((row["table"], row["column"]))
+        if place is None:
+            continue
+        subset, metric = place
+        if row.get("partner"):
+            subset = f"{row['partner']}/{subset}"
+        text = percent(row["paper_value"], is_signed(metric))
+        if row["paper_sd"] is not None:
+            text += f" ± {percent(row['paper_sd'])}"
+        text += "" if is_signed(metric) else "%"
+        key = (row["model"], row["recipe"], row["table"], subset, metric)
+        found[key] = {"text": text, "source": row["paper_source"] or ""}
+    return found
+
+
+def estimate_rows(
+    metrics: pl.DataFrame,
+    columns: list[Column],
+    paper: dict[Key, dict],
+    only_means: bool = False,
+) -> list[dict]:
+    """Rows of a table: one per model, recipe and seed, then one over the seeds.
 
     Args:
         metrics: `order_metrics`'s rows.
-        evaluation: a key of COLUMNS; its cells are in that order.
+        columns: the cells, in order.
+        paper: see `paper_numbers`; shown in a recipe's last row.
+        only_means: leave out the rows of single seeds where there are several.
 
     Returns:
-        Dicts of `model`, `recipe`, `seed` and `cells` (see `estimate`).
+        Dicts of `model`, `recipe`, `seed` and `cells` (see `estimate`; `paper` is None or one of
+        `paper`'s). Recipes for which no column has a row are left out.
     """
+    found = _by_key(metrics, columns)
     table = []
-    groups = metrics.filter(evaluation=evaluation).group_by("model", "recipe", maintain_order=True)
-    for (model, recipe), part in groups:
-        rows = part.to_dicts()
-        seeds = sorted({row["seed"] for row in rows})
-        shown = [(seed, [row for row in rows if row["seed"] == seed]) for seed in seeds]
-        if len(seeds) > 1:
-            shown.append((MEAN_ROW, rows))
-        for seed, mine in shown:
-            cells = [
-                estimate([r for r in mine if (r["subset"], r["metric"]) == (subset, metric)])
-                for _, subset, metric in COLUMNS[evaluation]
-            ]
-            table.append({"model": model, "recipe": recipe, "seed": seed, "cells": cells})
+    for model, recipe in dict.fromkeys(key[:2] for key in found):
+        cells = [found.get((model, recipe, *column[1:]), []) for column in columns]
+        told = [paper.get((model, recipe, *column[1:])) for column in columns]
+        seeds = sorted({row["seed"] for rows in cells for row in rows})
+        shown = [] if only_means and len(seeds) > 1 else seeds
+        for seed in [*shown, *([MEAN_ROW] if len(seeds) > 1 else [])]:
+            last = seed == MEAN_ROW or len(seeds) == 1
+            table.append(
+                {
+                    "model": model,
+                    "recipe": recipe,
+                    "seed": seed,
+                    "cells": [
+                        {
+                            **estimate([r for r in rows if seed in (MEAN_ROW, r["seed"])]),
+                            "paper": said if last else None,
+                        }
+                        for rows, said in zip(cells, told, strict=True)
+                    ],
+                }
+            )
     return table
 
 
-def headlines(metrics: pl.DataFrame) -> list[dict]:
-    """Per model the overall balanced accuracy of its last recipe and of its first (base).
+def compare(metrics: pl.DataFrame, columns: list[Column]) -> list[dict]:
+    """Each recipe against base in words, from the rows of paired differences.
 
     Args:
         metrics: `order_metrics`'s rows.
-    """
-    rows = metrics.filter(evaluation="balanced", subset="overall", metric="accuracy")
-    found = []
-    for (model,), part in rows.drop_nulls("value").group_by("model", maintain_order=True):
-        recipe, first = part["recipe"][-1], part["recipe"][0]
-        found.append(
-            {
-                "model": model,
-                "recipe": recipe,
-                "value": estimate(part.filter(recipe=recipe).to_dicts()),
-                "base": estimate(part.filter(recipe="base").to_dicts())
-                if first == "base" != recipe
-                else None,
-            }
-        )
-    return found
-
-
-def compare(metrics: pl.DataFrame) -> list[dict]:
-    """Each recipe against base in words, from the paired intervals of the `*_minus_base` rows.
-
-    Args:
-        metrics: `order_metrics`'s rows.
+        columns: the differences; a heading says of what.
 
     Returns:
-        Dicts of `evaluation`, `model`, `recipe`, `value` (see `estimate`) and `verdict`: within
-        noise where the interval holds 0; with several seeds, of how many that is so.
+        Per column and model `heading`, `model` and `rows`, dicts of `recipe`, `value` (see
+        `estimate`), `p` (as text, one per seed that has it), `test` and `verdict`: within noise
+        where the interval holds 0; with several seeds, of how many that is so.
     """
-    balanced = {"evaluation": "balanced", "subset": "overall", "metric": "accuracy_minus_base"}
-    flipflop = {"evaluation": "flipflop", "subset": "all", "metric": "difference_minus_base"}
-    rows = pl.concat([metrics.filter(**balanced), metrics.filter(**flipflop)])
-    found = []
-    keys = ["evaluation", "model", "recipe"]
-    for names, part in rows.group_by(keys, maintain_order=True):
-        seeds = part.to_dicts()
-        said = [_verdict(row) for row in seeds]
-        if len(said) > 1:
-            verdict = "; ".join(
-                f"{one} for {said.count(one)} of {len(said)} seeds" for one in dict.fromkeys(said)
-            )
-        else:
+    found = _by_key(metrics, columns)
+    groups: dict[tuple, dict] = {}
+    for column in columns:
+        for (model, recipe, *place), seeds in found.items():
+            if tuple(place) != column[1:]:
+                continue
+            said = [_verdict(row) for row in seeds]
             verdict = said[0]
-        found.append(
-            dict(zip(keys, names, strict=True)) | {"value": estimate(seeds), "verdict": verdict}
-        )
-    return found
+            if len(said) > 1:
+                parts = [f"{one} for {said.count(one)}" for one in dict.fromkeys(said)]
+                verdict = f"{'; '.join(parts)} of {len(said)} seeds"
+            tests = dict.fromkeys(row["test"] for row in seeds if row["test"])
+            group = {"heading": column.heading, "model": model, "rows": []}
+            groups.setdefault((column, model), group)["rows"].append(
+                {
+                    "recipe": recipe,
+                    "value": estimate(seeds),
+                    "p": ", ".join(_p(r["p_value"]) for r in seeds if r["p_value"] is not None),
+                    "test": ", ".join(TESTS.get(name, name) for name in tests),
+                    "verdict": verdict,
+                }
+            )
+    return list(groups.values())
+
+
+def many_comparisons(metrics: pl.DataFrame) -> str:
+    """What it means for the p-values that there are as many as this page has; "" for none."""
+    count = metrics["p_value"].count()
+    if not count:
+        return ""
+    return (
+        "p-values are two-sided, from paired tests, and not corrected for the number of "
+        f"comparisons. This run computed {count:,} of them: by Holm’s method the smallest would "
+        f"have to be below 0.05/{count:,} = {0.05 / count:.2g} to count at the 5% level."
+    )
 
 
 def small_n(metrics: pl.DataFrame) -> str:
-    """What the smallest n of a measured accuracy means for reading differences."""
-    measured = pl.col("metric").is_in(["accuracy", "before", "after"]) & (pl.col("n") > 0)
-    counts = metrics.drop_nulls("value").filter(measured)["n"]
+    """What the smallest n of a measured share means for reading differences."""
+    shares = ["accuracy", "before", "after", "initial_accuracy", "team_after"]
+    measured = pl.col("metric").is_in(shares) | pl.col("metric").str.contains(r"^mr\d+$")
+    counts = metrics.drop_nulls("value").filter(measured & (pl.col("n") > 0))["n"]
     if counts.is_empty():
         return "No accuracy was measured in this run, so no difference can be read from it."
     n = counts.min()
@@ -162,13 +217,25 @@ def small_n(metrics: pl.DataFrame) -> str:
     half = 100 * 1.96 * math.sqrt(0.25 / n)
     advice = "With n this small, compare intervals, not points. " if n < 500 else ""
     return (
-        f"{advice}The smallest evaluation set here has n = {n:,}; there the 95% interval of an "
-        f"accuracy near one half reaches about {half:.0f} points to either side."
+        f"{advice}The smallest set that a share here counts has n = {n:,}; there the 95% "
+        f"interval of a share near one half reaches about {half:.0f} points to either side."
     )
 
 
-def _percent(value: float, signed: bool = False) -> str:
-    return f"{100 * value:{'+' if signed else ''}.1f}".replace("-", "−")
+def _by_key(metrics: pl.DataFrame, columns: Iterable[Column]) -> dict[Key, list[dict]]:
+    """The rows of `columns` by key, one per seed, in the frame's order."""
+    wanted = {column[1:] for column in columns}
+    found: dict[Key, list[dict]] = {}
+    evaluations = [evaluation for evaluation, *_ in wanted]
+    for row in metrics.filter(pl.col("evaluation").is_in(evaluations)).iter_rows(named=True):
+        key = tuple(row[name] for name in KEYS)
+        if key[2:] in wanted:
+            found.setdefault(key, []).append(row)
+    return found
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _verdict(row: dict) -> str:

@@ -1,10 +1,13 @@
-"""The report's plots as inline SVG whose text takes the page's colour and font.
+"""What the report's plots share, and the training curves.
 
-Each plot names its own rows; a quantity that is null or NaN is left out, never drawn as zero.
+Plots are inline SVG whose text takes the page's colour and font. Each plot names its own rows; a
+quantity that is null or NaN is left out, never drawn as zero.
 """
 
 import re
+from collections.abc import Iterable
 from io import StringIO
+from typing import NamedTuple
 
 import polars as pl
 from markupsafe import Markup, escape
@@ -13,10 +16,28 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+
+class Look(NamedTuple):
+    """How a recipe is drawn in every plot of a page."""
+
+    color: str
+    marker: str
+
+
 # Legible on white and on near-black, and apart for colour-blind readers.
-COLORS = {"base": "#868e99", "accept": "#d98200", "resist": "#3b8ad8", "pbt": "#0a9b72"}
-MARKERS = {"base": "o", "accept": "^", "resist": "s", "pbt": "D"}
-GROUPS = {"resist": "resist (+→−)", "accept": "accept (−→+)", "overall": "overall"}
+LOOKS = {
+    "base": Look("#868e99", "o"),
+    "accept": Look("#d98200", "^"),
+    "resist": Look("#3b8ad8", "s"),
+    "pbt": Look("#0a9b72", "D"),
+}
+# Of adapters, in the order of their names.
+MORE_LOOKS = (
+    Look("#a06bd6", "v"),
+    Look("#cf5a8c", "P"),
+    Look("#a3782f", "X"),
+    Look("#2b9fb3", "p"),
+)
 # Stands for the page's text colour; no plot uses it otherwise.
 INK = "#010203"
 STYLE = {
@@ -43,114 +64,47 @@ STYLE = {
 }
 
 
-def recipes_of(frame: pl.DataFrame) -> list[str]:
-    """The recipes in a frame, base first, as the paper orders them."""
-    return [recipe for recipe in COLORS if recipe in set(frame["recipe"])]
+def looks_of(names: Iterable[str]) -> dict[str, Look]:
+    """A look per recipe or adapter, in the order shown: the paper's first, others by name."""
+    names = set(names)
+    others = sorted(names - LOOKS.keys())
+    return {name: look for name, look in LOOKS.items() if name in names} | {
+        name: MORE_LOOKS[i % len(MORE_LOOKS)] for i, name in enumerate(others)
+    }
 
 
-def plot_balanced(metrics: pl.DataFrame, models: list[str]) -> Markup:
-    """Balanced accuracy with intervals: three groups of recipes, one row of axes per model.
-
-    Args:
-        metrics: `metrics` rows; a bar is the mean over seeds, a marker one seed.
-        models: the rows' order.
-    """
-    frame = _known(metrics, evaluation="balanced", metric="accuracy")
-    with rc_context(STYLE):
-        figure, axes = _figure(len(models), 3.3)
-        for ax, model in zip(axes, models, strict=True):
-            rows = frame.filter(pl.col("model") == model)
-            recipes = recipes_of(rows)
-            width = 0.8 / max(len(recipes), 1)
-            for i, recipe in enumerate(recipes):
-                color = COLORS[recipe]
-                for group, subset in enumerate(GROUPS):
-                    seeds = rows.filter(recipe=recipe, subset=subset).sort("seed")
-                    if seeds.is_empty():
-                        continue
-                    x = group + (i - (len(recipes) - 1) / 2) * width
-                    ax.bar(x, seeds["value"].mean(), width * 0.88, color=color, alpha=0.35)
-                    for dx, row in _spread(seeds, width * 0.5):
-                        _interval(ax, x + dx, row, color, MARKERS[recipe])
-                ax.plot([], [], marker=MARKERS[recipe], ls="", color=color, label=recipe)
-            counts = {subset: sorted(set(rows.filter(subset=subset)["n"])) for subset in GROUPS}
-            ax.set_xticks(
-                range(len(GROUPS)),
-                [f"{GROUPS[s]}\nn = {_span(counts[s])}" for s in GROUPS],
-            )
-            _percent_axis(ax, "accuracy", model)
-        return _svg(figure, "Balanced accuracy per recipe with 95% intervals")
+def recipes_of(frame: pl.DataFrame, looks: dict[str, Look]) -> list[str]:
+    """The recipes in a frame in the order of `looks`."""
+    found = set(frame["recipe"])
+    return [recipe for recipe in looks if recipe in found]
 
 
-def plot_flipflop(metrics: pl.DataFrame, models: list[str]) -> Markup:
-    """Accuracy before and after the challenge, joined by a line per seed.
-
-    Args:
-        metrics: `metrics` rows.
-        models: the order of the axes.
-    """
-    frame = _known(metrics, evaluation="flipflop").filter(
-        pl.col("metric").is_in(["before", "after"])
-    )
-    with rc_context(STYLE):
-        figure, axes = _figure(len(models), 3.3)
-        for ax, model in zip(axes, models, strict=True):
-            rows = frame.filter(pl.col("model") == model)
-            recipes = recipes_of(rows)
-            for i, recipe in enumerate(recipes):
-                color, ends = COLORS[recipe], {}
-                for metric, side in (("before", -0.2), ("after", 0.2)):
-                    seeds = rows.filter(recipe=recipe, metric=metric).sort("seed")
-                    for dx, row in _spread(seeds, 0.12):
-                        hollow = metric == "before"
-                        _interval(ax, i + side + dx, row, color, MARKERS[recipe], hollow)
-                        ends.setdefault(row["seed"], []).append((i + side + dx, row["value"]))
-                for points in ends.values():
-                    ax.plot(*zip(*points, strict=True), color=color, lw=1.8)
-            counts = [sorted(set(rows.filter(recipe=recipe)["n"])) for recipe in recipes]
-            ax.set_xticks(
-                range(len(recipes)),
-                [f"{r}\nn = {_span(n)}" for r, n in zip(recipes, counts, strict=True)],
-            )
-            ax.set_xlim(-0.6, len(recipes) - 0.4)
-            for fill, name in (("none", "before"), (INK, "after")):
-                ax.plot([], [], "o", mec=INK, mfc=fill, label=name)
-            _percent_axis(ax, "accuracy", model)
-        return _svg(figure, "Accuracy before and after the challenge with 95% intervals")
-
-
-def plot_training(training: pl.DataFrame, selection: pl.DataFrame, model: str) -> Markup:
+def plot_training(
+    training: pl.DataFrame, selection: pl.DataFrame, model: str, looks: dict[str, Look]
+) -> Markup:
     """Training curves of one model: SFT loss, DPO loss, DPO reward accuracy, dev accuracy.
 
     Args:
         training: `training` rows.
         selection: `selection` rows; a ring marks the epoch that was kept.
         model: the model.
+        looks: of the recipes.
     """
-    logged = training.filter(
-        pl.col("model") == model, pl.col("value").is_not_null() & pl.col("value").is_not_nan()
-    )
-    kept = selection.filter(
-        pl.col("model") == model,
-        pl.col("dev_accuracy").is_not_null() & pl.col("dev_accuracy").is_not_nan(),
-    )
+    logged = known(training).filter(pl.col("model") == model)
+    kept = known(selection, "dev_accuracy").filter(pl.col("model") == model)
+    rewards = logged.filter(stage="dpo", metric="rewards/accuracies")
     panels = [
         ("SFT loss", "step", "value", logged.filter(stage="sft", metric="loss")),
         ("DPO loss", "step", "value", logged.filter(stage="dpo", metric="loss")),
-        (
-            "DPO reward accuracy",
-            "step",
-            "value",
-            logged.filter(stage="dpo", metric="rewards/accuracies"),
-        ),
+        ("DPO reward accuracy", "step", "value", rewards),
         ("Dev balanced accuracy", "epoch", "dev_accuracy", kept),
     ]
     with rc_context(STYLE):
-        figure = Figure(figsize=(10, 5.6), layout="constrained")
-        for ax, (title, across, up, rows) in zip(figure.subplots(2, 2).flat, panels, strict=True):
-            recipes = recipes_of(rows)
+        figure, axes = grid_of_axes(4, 2, 2.8)
+        for ax, (title, across, up, rows) in zip(axes, panels, strict=True):
+            recipes = recipes_of(rows, looks)
             for recipe in recipes:
-                color, marker, name = COLORS[recipe], MARKERS[recipe], recipe
+                (color, marker), name = looks[recipe], recipe
                 for (_,), line in (
                     rows.filter(recipe=recipe).sort(across).group_by("seed", maintain_order=True)
                 ):
@@ -172,51 +126,74 @@ def plot_training(training: pl.DataFrame, selection: pl.DataFrame, model: str) -
                 ax.legend(fontsize=9)
             else:
                 ax.text(0.5, 0.5, "no rows", ha="center", transform=ax.transAxes)
-        return _svg(figure, f"Training curves of {model}")
+        return inline_svg(figure, f"Training curves of {model}")
 
 
-def _known(metrics: pl.DataFrame, **columns: str) -> pl.DataFrame:
-    value = pl.col("value")
-    return metrics.filter(value.is_not_null() & value.is_not_nan(), **columns)
+def known(frame: pl.DataFrame, column: str = "value", **columns: str) -> pl.DataFrame:
+    """Rows with these columns whose `column` is a number."""
+    value = pl.col(column)
+    return frame.filter(value.is_not_null() & value.is_not_nan(), **columns)
 
 
-def _figure(rows: int, height: float) -> tuple[Figure, list[Axes]]:
+def grid_of_axes(panels: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure ten inches wide and its first `panels` axes, row by row, each `height` tall."""
+    columns = min(columns, panels)
+    rows = -(-panels // columns)
     figure = Figure(figsize=(10, height * rows), layout="constrained")
-    return figure, list(figure.subplots(rows, 1, squeeze=False).flat)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for ax in axes[panels:]:
+        ax.remove()
+    return figure, axes[:panels]
 
 
-def _spread(seeds: pl.DataFrame, width: float) -> list[tuple[float, dict]]:
-    rows = seeds.to_dicts()
+def spread(seeds: pl.DataFrame, width: float) -> list[tuple[float, dict]]:
+    """Rows beside each other within `width`, as (place from the middle, row)."""
+    rows = seeds.sort("seed").to_dicts()
     step = width / max(len(rows) - 1, 1)
     return [((i - (len(rows) - 1) / 2) * step, row) for i, row in enumerate(rows)]
 
 
-def _interval(ax: Axes, x: float, row: dict, color: str, marker: str, hollow: bool = False) -> None:
-    low, high = row["ci_low"], row["ci_high"]
+def draw_interval(ax: Axes, x: float, row: dict, look: Look, hollow: bool = False) -> None:
+    """A value's marker, and its interval as a vertical line where it has one."""
+    low, high, color = row["ci_low"], row["ci_high"], look.color
     if low is not None and high is not None:
         ax.plot([x, x], [low, high], color=color, lw=1.6, solid_capstyle="butt")
         ax.plot([x, x], [low, high], color=color, marker="_", ls="", ms=7)
-    ax.plot([x], [row["value"]], marker, color=color, ms=7, mfc="none" if hollow else color)
+    ax.plot([x], [row["value"]], look.marker, color=color, ms=7, mfc="none" if hollow else color)
 
 
-def _span(counts: list[int]) -> str:
-    if not counts:
-        return "0"
+def span(counts: Iterable[int]) -> str:
+    """`40` or `38–40`."""
+    counts = sorted(set(counts)) or [0]
     return str(counts[0]) if len(counts) == 1 else f"{counts[0]}–{counts[-1]}"
 
 
-def _percent_axis(ax: Axes, label: str, title: str) -> None:
+def percent_axis(ax: Axes, label: str, title: str) -> None:
+    """Shares from 0 to 1 as percent, with a title on the left."""
     ax.set_ylim(-0.03, 1.03)
     ax.yaxis.set_major_formatter(PercentFormatter(1))
     ax.set_ylabel(label)
     ax.set_title(title, loc="left")
     ax.tick_params(axis="x", length=0)
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, borderaxespad=0)
 
 
-def _svg(figure: Figure, label: str) -> Markup:
-    """The figure as an SVG element without document head, style sheet or unused ids."""
+def legend_above(figure: Figure, axes: list[Axes]) -> None:
+    """One legend above all axes: every name once, in the order of drawing."""
+    named = {}
+    for ax in axes:
+        handles, labels = ax.get_legend_handles_labels()
+        named |= dict(zip(labels, handles, strict=True))
+    if named:
+        figure.legend(named.values(), named, loc="outside upper right", ncols=8)
+
+
+def inline_svg(figure: Figure, label: str) -> Markup:
+    """The figure as an SVG element without document head, style sheet or unused ids.
+
+    Args:
+        figure: drawn within `rc_context(STYLE)`.
+        label: its accessible name; no two plots of a page share one.
+    """
     buffer = StringIO()
     nothing = dict.fromkeys(["Creator", "Date", "Format", "Type"])
     # Ids are salted with the label, because all plots share one page.

@@ -1,0 +1,43 @@
+"""Results: every metric with its interval, and the paper's tables made from them.
+
+Needs
+  <results>/evaluations/...   judged replies of the evaluations that are run
+
+Makes
+  <results>/metrics.parquet
+  <results>/tables/           results.parquet, and a CSV, Markdown and LaTeX file per table
+"""
+
+
+rule compute_metrics:
+    input:
+        judged,
+    output:
+        "<results>/metrics.parquet",
+    log:
+        "<logs>/compute_metrics.log",
+    conda:
+        "../envs/analyze.yaml"
+    params:
+        config=resolved,
+        bootstrap=run.evaluations.bootstrap,
+        rounds=farm.rounds,
+        responses=lambda wildcards, input: repeated("--responses", input),
+    shell:
+        "pbt metrics --config {params.config:q} {params.responses} --out {output:q} >{log:q} 2>&1"
+
+
+rule write_tables:
+    input:
+        "<results>/metrics.parquet",
+    output:
+        directory("<results>/tables"),
+    log:
+        "<logs>/write_tables.log",
+    conda:
+        "../envs/analyze.yaml"
+    params:
+        config=resolved,
+        models=section(*(run.models[name] for name in run.evaluated)),
+    shell:
+        "pbt tables --config {params.config:q} --metrics {input:q} --out {output:q} >{log:q} 2>&1"

@@ -1,0 +1,195 @@
+"""What may tell whether a model changes its mind: six features per dialogue (paper, section 5).
+
+The answers' entropy, their log-probabilities (`log_probabilities`), how confident both turns
+sound, and whether the alternative is correct. Entropy and confidence belong to a dialogue, so
+they are computed once per model, not once per recipe and seed.
+"""
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+import polars as pl
+
+from pbt_workflow import tables
+from pbt_workflow.analyze.flips import SUBJECT
+from pbt_workflow.answers import normalize_answer
+from pbt_workflow.chat import few_shot_messages
+from pbt_workflow.config import Analysis
+from pbt_workflow.engines import ChatRequest, Engine
+from pbt_workflow.evaluate.replies import Subject, reply_columns, response_row, to_responses
+from pbt_workflow.growth import to_decoding
+from pbt_workflow.seeds import derive_seed
+
+MASK = "[ANSWER REMOVED]"
+LISTENER_OPENING = "Response:"
+LISTENER_LABELS = ("yes", "no")
+# Names shorter than this are also common words ("in", "or", "he") when written small.
+SHORT_NAME = 3
+
+
+def sample_replies(engine: Engine, flips: pl.DataFrame, analysis: Analysis) -> pl.DataFrame:
+    """Sampled replies of the base model to each dialogue, for the entropy of its answers.
+
+    A sample's seed follows from the prompt's text, so dialogues with one prompt are asked once,
+    and the replies depend neither on the recipes analysed nor on the other rows.
+
+    Args:
+        engine: the base model.
+        flips: rows of one model, any recipes and seeds (schema `flips`).
+        analysis: how many samples, their decoding and seed.
+
+    Returns:
+        `analysis.answer_samples` rows per item_id, numbered by `turn`, not judged yet (schema
+        `responses`, evaluation `entropy`). `judge_responses` states their answers.
+    """
+    items = _items(flips).to_dicts()
+    keys = [json.dumps(row["prompt"], ensure_ascii=False) for row in items]
+    prompts = dict(zip(keys, (row["prompt"] for row in items), strict=True))
+    number = range(analysis.answer_samples)
+    requests = [
+        ChatRequest(prompt, derive_seed("entropy", analysis.seed, key, i))
+        for key, prompt in prompts.items()
+        for i in number
+    ]
+    replies = iter(engine.chat(requests, to_decoding(analysis.decoding)))
+    samples = {key: [next(replies) for _ in number] for key in prompts}
+    return to_responses(
+        {
+            **response_row(
+                Subject(row["model"], "base", analysis.seed),
+                "entropy",
+                row["subset"],
+                row["item_id"],
+                row,
+                i,
+            ),
+            "partner_belief": row["alternative"],
+            "previous_belief": row["original"],
+            **reply_columns(row["prompt"], reply),
+        }
+        for key, row in zip(keys, items, strict=True)
+        for i, reply in enumerate(samples[key])
+    )
+
+
+def answer_entropy(answers: Iterable[str | None]) -> tuple[float, float]:
+    """Entropy of an answer distribution in nats, and the share without an answer.
+
+    Args:
+        answers: at least one belief; null where none is stated. Bins are answers equal after
+            normalisation; all nulls are one bin.
+    """
+    bins = Counter(None if a is None else normalize_answer(a) for a in answers)
+    total = bins.total()
+    entropy = sum(-n / total * math.log(n / total) for n in bins.values())
+    return entropy, bins[None] / total
+
+
+def mask_answer(text: str, answer: str, aliases: Iterable[str] = ()) -> str:
+    """`text` with an answer and its aliases obscured, whole words only.
+
+    Longer names go first, case does not matter, nor do leading articles and the width of
+    spaces. Names of fewer than three characters must have their case: they are words otherwise.
+    "none" and names without a letter or digit mask nothing.
+    """
+    names = {answer.strip(), *(alias.strip() for alias in aliases)}
+    names |= {n for n in map(normalize_answer, names) if len(n) >= SHORT_NAME}
+    wanted = [n for n in names if normalize_answer(n) and n.lower() != "none"]
+    if not wanted:
+        return text
+    pattern = "|".join(map(_pattern, sorted(wanted, key=lambda n: (-len(n), n))))
+    return re.sub(pattern, lambda _: MASK, text)
+
+
+def perceived_confidence(engine: Engine, flips: pl.DataFrame, prompt: str) -> pl.DataFrame:
+    """How confident both turns sound to a listener who cannot see their answers.
+
+    p(yes) / (p(yes) + p(no)) to the question whether the listener would accept the answer
+    (LACIE, Stengel-Eskin et al. 2024, NeurIPS; prompt `listener` is theirs). It reads the
+    question and the turn; the answer is obscured, with the question's aliases where it is
+    correct. LACIE's listener is Mistral-7B-v0.1, given plain text; here it is a chat model
+    whose reply is made to begin with `Response:`, where LACIE's prompt ends.
+
+    Args:
+        engine: the listener.
+        flips: rows of one model, any recipes and seeds (schema `flips`).
+        prompt: the listener prompt's text.
+
+    Returns:
+        One row per item_id (schema `confidences`): of the model's own last turn and of the
+        partner's turn the confidence and the probability mass on both labels.
+    """
+    items = _items(flips)
+    asked = {
+        side: [
+            (row["question"], mask_answer(row[turn], row[side], names))
+            for row in items.iter_rows(named=True)
+            for names in [row["aliases"] if row[f"{side}_correct"] else []]
+        ]
+        for side, turn in (("original", "own_turn"), ("alternative", "other_turn"))
+    }
+    distinct = list(dict.fromkeys([*asked["original"], *asked["alternative"]]))
+    requests = [
+        ChatRequest(
+            few_shot_messages(prompt, question=question, response=turn), 0, LISTENER_OPENING
+        )
+        for question, turn in distinct
+    ]
+    heard = dict(zip(distinct, engine.label_probabilities(requests, LISTENER_LABELS), strict=True))
+    columns = {}
+    for side, texts in asked.items():
+        labels = [heard[text] for text in texts]
+        columns[f"confidence_{side}"] = [found.probabilities[0] for found in labels]
+        columns[f"mass_{side}"] = [found.mass for found in labels]
+    schema = tables.empty_frame("confidences").schema
+    return items.with_columns(
+        pl.Series(name, values, pl.Float64) for name, values in columns.items()
+    ).select(schema.names())
+
+
+def join_features(
+    flips: pl.DataFrame,
+    samples: pl.DataFrame,
+    log_probabilities: pl.DataFrame,
+    confidences: pl.DataFrame,
+) -> pl.DataFrame:
+    """All features of every flip (schema `features`).
+
+    Args:
+        flips: schema `flips`.
+        samples: judged replies of the base models (schema `responses`).
+        log_probabilities: of the same subjects (schema `log_probabilities`).
+        confidences: of the same models (schema `confidences`).
+    """
+    item = ["model", "item_id"]
+    entropies = [
+        {**dict(zip(item, key, strict=True)), "answer_entropy": entropy, "no_answer_share": share}
+        for key, group in samples.group_by(item, maintain_order=True)
+        for entropy, share in [answer_entropy(group["belief"])]
+    ]
+    schema = tables.empty_frame("features").schema
+    columns = [*item, "answer_entropy", "no_answer_share"]
+    entropy = pl.DataFrame(entropies, schema={name: schema[name] for name in columns})
+    return (
+        flips.join(entropy, on=item, how="left")
+        .join(log_probabilities, on=[*SUBJECT, "item_id"], how="left")
+        .join(confidences, on=item, how="left")
+        .select(schema.names())
+        .sort(*SUBJECT, "item_id")
+    )
+
+
+def _items(flips: pl.DataFrame) -> pl.DataFrame:
+    """Each dialogue once; a dialogue and what was believed in it do not depend on the recipe."""
+    return flips.sort("model", "item_id").unique(["model", "item_id"], maintain_order=True)
+
+
+def _pattern(name: str) -> str:
+    text = r"\s+".join(map(re.escape, name.split()))
+    # Letters and digits end a word only where the next character is none of them.
+    text = (r"(?<!\w)" if name[0].isalnum() else "") + text
+    text += r"(?!\w)" if name[-1].isalnum() else ""
+    return text if len(name) < SHORT_NAME else f"(?i:{text})"

@@ -1,0 +1,154 @@
+"""log P of the original and of the alternative answer, with minicons (Misra 2022).
+
+The answer is scored in nats after a chat that ends in an assistant turn `Final answer:` and
+holds the question alone, not the dialogue (paper, section 5).
+"""
+
+from pathlib import Path
+
+import polars as pl
+
+from pbt_workflow import tables
+from pbt_workflow.chat import Message, fill_prompt, render_prefix
+from pbt_workflow.config import Model
+from pbt_workflow.errors import PbtError
+from pbt_workflow.progress import progress, quiet_bars
+
+OPENING = "Final answer:"
+# minicons keeps the logits of a whole batch, tokens times vocabulary, at once.
+BATCH = 16
+
+
+def answer_log_probabilities(
+    folder: Path,
+    settings: Model,
+    adapter: Path | None,
+    flips: pl.DataFrame,
+    standard_prompt: str,
+) -> pl.DataFrame:
+    """Score both answers of every row under the model that gave the replies.
+
+    Args:
+        folder: the model's folder.
+        settings: its entry in the config.
+        adapter: the recipe's adapter's folder; None for the base model.
+        flips: rows of one model, recipe and seed (schema `flips`).
+        standard_prompt: the test-time prompt with `{question}`.
+
+    Returns:
+        One row per flip (schema `log_probabilities`): the sum over the answer's tokens and their
+        mean; null where the answer cannot be scored on its own (see `score_answers`).
+
+    Raises:
+        PbtError: no loadable model, or no adapter.
+    """
+    rows = flips.to_dicts()
+    pairs = [(row["question"], row[side]) for row in rows for side in ("original", "alternative")]
+    distinct = list(dict.fromkeys(pairs))
+    chats = [
+        [Message(role="user", content=fill_prompt(standard_prompt, question=question))]
+        for question, _ in distinct
+    ]
+    scores: dict = {}
+    if distinct:
+        model, tokenizer = _load(folder, settings, adapter)
+        answers = [answer for _, answer in distinct]
+        found = score_answers(model, tokenizer, chats, answers)
+        scores = dict(zip(distinct, found, strict=True))
+    for row in rows:
+        for side in ("original", "alternative"):
+            score = scores[row["question"], row[side]]
+            row[f"logp_{side}"] = score and score[0]
+            row[f"logp_{side}_per_token"] = score and score[0] / score[1]
+    return pl.DataFrame(rows, schema=tables.empty_frame("log_probabilities").schema)
+
+
+def score_answers(
+    model, tokenizer, chats: list[list[Message]], answers: list[str], opening: str = OPENING
+) -> list[tuple[float, int] | None]:
+    """log P(answer | chat, opening) in nats, and the answer's number of tokens.
+
+    Args:
+        model: a causal language model in evaluation mode; its logits are scored in float32.
+        tokenizer: from `chat.load_tokenizer`, and used for nothing else: minicons changes it.
+        chats: per answer, any messages that end in a user's.
+        answers: each follows the opening after a space.
+        opening: how the assistant's turn begins.
+
+    Returns:
+        Null where the chat's own tokens change when the answer is appended, or the chat holds
+        the token that is padded with: minicons would then score other tokens.
+
+    Raises:
+        PbtError: the tokenizer pads with its end or beginning of sequence.
+    """
+    import torch
+    from minicons import scorer
+
+    pad = tokenizer.pad_token_id
+    if pad is None or pad in (tokenizer.eos_token_id, tokenizer.bos_token_id):
+        # minicons counts a prefix's tokens without the padding, wherever it stands.
+        raise PbtError(
+            "the tokenizer has no token of its own to pad with",
+            where=tokenizer.name_or_path,
+            hint="load it with chat.load_tokenizer, or give the model's folder a pad token",
+        )
+    prefixes = [render_prefix(tokenizer, chat, opening) for chat in chats]
+    before = [_ids(tokenizer, prefix) for prefix in prefixes]
+    whole = [_ids(tokenizer, f"{p} {a}") for p, a in zip(prefixes, answers, strict=True)]
+    scorable = [
+        row
+        for row, (head, ids) in enumerate(zip(before, whole, strict=True))
+        if ids[: len(head)] == head and len(ids) > len(head) and pad not in ids
+    ]
+    scorable.sort(key=lambda row: len(whole[row]))
+    # "auto" leaves the model where it is; a quantised one refuses to be moved.
+    lm = scorer.IncrementalLMScorer(model, device="auto", tokenizer=tokenizer)
+    lm.device = model.device
+    scores: list[tuple[float, int] | None] = [None] * len(chats)
+    hook = model.register_forward_hook(_in_float32)
+    try:
+        with torch.inference_mode(), progress("answers", len(scorable)) as advance:
+            for start in range(0, len(scorable), BATCH):
+                rows = scorable[start : start + BATCH]
+                found = lm.conditional_score(
+                    prefix=[prefixes[row] for row in rows],
+                    stimuli=[answers[row] for row in rows],
+                    reduction=lambda x: (float(x.double().sum()), len(x)),
+                    # The template has written the beginning of sequence.
+                    chat=True,
+                )
+                for row, (score, tokens) in zip(rows, found, strict=True):
+                    if tokens != len(whole[row]) - len(before[row]):
+                        raise RuntimeError(f"minicons scored {tokens} tokens of {answers[row]!r}")
+                    scores[row] = (score, tokens)
+                advance(len(rows))
+    finally:
+        hook.remove()
+    return scores
+
+
+def _load(folder: Path, settings: Model, adapter: Path | None):
+    quiet_bars()
+    from pbt_workflow.chat import load_tokenizer
+    from pbt_workflow.engines.transformers_engine import load_model
+    from pbt_workflow.models import check_model
+    from pbt_workflow.train.loading import check_adapter
+
+    check_model(folder)
+    model = load_model(folder, settings.dtype, settings.quantization)
+    if adapter is not None:
+        from peft import PeftModel
+
+        check_adapter(adapter)
+        model = PeftModel.from_pretrained(model, str(adapter))
+    return model.eval(), load_tokenizer(folder)
+
+
+def _in_float32(module, arguments, output):
+    output.logits = output.logits.float()
+    return output
+
+
+def _ids(tokenizer, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -1,0 +1,96 @@
+"""Commands of rules/results.smk and rules/report.smk: metrics, tables, the report."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pbt_workflow.cli import common
+from pbt_workflow.cli.common import ConfigFile, Out
+
+app = typer.Typer()
+
+
+@app.command()
+def metrics(
+    responses: Annotated[list[Path], typer.Option(help="Judged replies; repeat per file.")],
+    out: Out,
+    config: ConfigFile,
+) -> None:
+    """Compute every metric with its interval."""
+    from pbt_workflow.evaluate.metrics import evaluation_metrics
+
+    settings = common.read_run(config).evaluations
+    frame = common.read_all(responses, "responses")
+    rounds = settings.misinformation.rounds
+    rows = evaluation_metrics(frame, settings.bootstrap, rounds)
+    common.write(rows, out, "metrics", settings)
+
+
+@app.command()
+def tables(
+    config: ConfigFile,
+    metrics: Annotated[Path, typer.Option(help="The metrics.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; appears whole or not at all.")],
+) -> None:
+    """Write the paper's tables from this run: Parquet, CSV, Markdown and LaTeX."""
+    from pbt_workflow.evaluate.tables import write_tables
+
+    write_tables(common.read(metrics, "metrics"), common.read_run(config), out)
+
+
+@app.command()
+def report(
+    config: ConfigFile,
+    metrics: Annotated[Path, typer.Option(help="The metrics.")],
+    out: Out,
+    results: Annotated[
+        Path | None, typer.Option(help="The tables' rows, with the paper's numbers.")
+    ] = None,
+    responses: Annotated[
+        list[Path] | None, typer.Option(help="Judged replies, for examples; repeat per file.")
+    ] = None,
+    funnel: Annotated[Path | None, typer.Option(help="Where rows were lost.")] = None,
+    questions: Annotated[Path | None, typer.Option(help="The trees' questions.")] = None,
+    scored: Annotated[
+        list[Path] | None, typer.Option(help="Scored trees; repeat per shard.")
+    ] = None,
+    pairs: Annotated[
+        list[Path] | None, typer.Option(help="Preference pairs; repeat per shard.")
+    ] = None,
+    training: Annotated[list[Path] | None, typer.Option(help="Training curves.")] = None,
+    selection: Annotated[list[Path] | None, typer.Option(help="Dev accuracies.")] = None,
+    analysis: Annotated[
+        Path | None, typer.Option(help="Folder with the analysis of flips.")
+    ] = None,
+    benchmarks: Annotated[Path, typer.Option(help="Folder of Snakemake's benchmark files.")] = Path(
+        "benchmarks"
+    ),
+) -> None:
+    """Write the run's report: one HTML file that opens from disk."""
+    from pbt_workflow.report.build import build_report
+
+    build_report(
+        common.read_run(config),
+        funnel=funnel,
+        metrics=metrics,
+        training=training or [],
+        selection=selection or [],
+        scored=scored or [],
+        pairs=pairs or [],
+        results=results,
+        analysis=analysis,
+        responses=responses or [],
+        benchmarks=benchmarks,
+        questions=questions,
+        out=out,
+    )
+
+
+@app.command("config-schema")
+def config_schema() -> None:
+    """Print the configuration's JSON schema, for editors."""
+    from pbt_workflow.config import Config
+
+    print(json.dumps(Config.model_json_schema(), indent=2))

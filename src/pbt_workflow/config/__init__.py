@@ -1,0 +1,296 @@
+"""The configuration: every key, its type, its default and what it means.
+
+Unknown keys are refused. Everything outside `runtime` and `models.*.gpus` can change a result;
+those two change only speed.
+"""
+
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from pbt_workflow.config.analysis import Analysis, Examples
+from pbt_workflow.config.base import Name, Section
+from pbt_workflow.config.evaluations import (
+    Balanced,
+    Evaluation,
+    Evaluations,
+    FarmFiles,
+    Flipflop,
+    Misinformation,
+    Team,
+)
+from pbt_workflow.config.models import (
+    SOURCE_TYPES,
+    Adapter,
+    HubSource,
+    Model,
+    PathSource,
+    ScriptedSource,
+    TinySource,
+    WheelSource,
+)
+from pbt_workflow.config.training import Dpo, Lora, Recipe, Sft, Train
+from pbt_workflow.config.trees import (
+    Agents,
+    Decoding,
+    Depth,
+    Extraction,
+    Filter,
+    Pairs,
+    Questions,
+    QuestionSource,
+    Trees,
+)
+from pbt_workflow.errors import PbtError
+
+__all__ = [
+    "Adapter",
+    "Agents",
+    "Analysis",
+    "Balanced",
+    "Config",
+    "Decoding",
+    "Depth",
+    "Dpo",
+    "Evaluation",
+    "Evaluations",
+    "Examples",
+    "Extraction",
+    "FarmFiles",
+    "Filter",
+    "Flipflop",
+    "HubSource",
+    "Lora",
+    "Misinformation",
+    "Model",
+    "Pairs",
+    "PathSource",
+    "QuestionSource",
+    "Questions",
+    "Recipe",
+    "Runtime",
+    "ScriptedSource",
+    "Section",
+    "Sft",
+    "Team",
+    "TinySource",
+    "Train",
+    "Trees",
+    "WheelSource",
+    "load_config",
+    "load_section",
+    "read_config",
+    "write_config",
+]
+
+RESERVED = ("base", "accept", "resist", "pbt")
+SectionType = TypeVar("SectionType", bound=Section)
+
+
+class Runtime(Section):
+    """What changes only speed."""
+
+    generation_batch: int = Field(64, ge=1, description="sequences decoded together")
+    training_batch: int = Field(4, ge=1, description="examples per forward pass in training")
+    threads: int = Field(1, ge=1, description="CPU threads of a job that runs a model")
+
+
+class Config(Section):
+    """A run."""
+
+    run: Name
+    models: dict[Name, Model] = Field(min_length=1)
+    adapters: dict[Name, Adapter] = Field(
+        {}, description="evaluated beside the recipes, under their names"
+    )
+    agents: Agents | None = None
+    extraction: Extraction
+    filter: Filter | None = None
+    questions: Questions = Questions()
+    trees: Trees = Trees()
+    pairs: Pairs = Pairs()
+    train: Train = Train()
+    evaluations: Evaluations = Evaluations()
+    analysis: Analysis | None = Field(None, description="null: not run")
+    prompts: dict[Name, str] = Field({}, description="prompt name -> file with its text")
+    runtime: Runtime = Runtime()
+
+    @property
+    def evaluated(self) -> list[str]:
+        """The models that are evaluated."""
+        named = self.evaluations.models
+        return list(self.train.models) if named is None else list(named)
+
+    @property
+    def evaluations_run(self) -> list[str]:
+        """The evaluations that are run."""
+        team = bool(self.evaluations.team.partners)
+        return [name for name in self.evaluations.run if name != "team" or team]
+
+    @property
+    def grows_trees(self) -> bool:
+        """Whether pairs are needed: to train on, or to evaluate on."""
+        return bool(self.train.models) or "balanced" in self.evaluations.run
+
+    def variants(self, model: str) -> list[str]:
+        """What of a model is evaluated: base, the recipes it is trained on, its adapters."""
+        trained = self.train.recipes if model in self.train.models else []
+        return ["base", *trained, *(n for n, a in self.adapters.items() if a.model == model)]
+
+    @model_validator(mode="after")
+    def _known_names(self) -> "Config":
+        uses = {
+            **{f"train.models.{i}": name for i, name in enumerate(self.train.models)},
+            **{f"train.dpo_epochs.{name}": name for name in self.train.dpo_epochs},
+            **{f"evaluations.models.{i}": n for i, n in enumerate(self.evaluations.models or [])},
+            **{
+                f"evaluations.team.partners.{i}": n
+                for i, n in enumerate(self.evaluations.team.partners)
+            },
+            **{f"adapters.{name}.model": adapter.model for name, adapter in self.adapters.items()},
+        }
+        if self.agents is not None:
+            uses |= {"agents.a": self.agents.a, "agents.b": self.agents.b}
+        if self.filter is not None:
+            uses["filter.model"] = self.filter.model
+        if self.extraction.model is not None:
+            uses["extraction.model"] = self.extraction.model
+        if self.analysis is not None and self.analysis.listener is not None:
+            uses["analysis.listener"] = self.analysis.listener
+        for key, name in uses.items():
+            if name not in self.models:
+                known = ", ".join(self.models)
+                raise ValueError(f"`{key}` names model {name!r}; `models` has: {known}")
+        for index, name in enumerate(self.train.models):
+            if self.models[name].scripted:
+                raise ValueError(f"`train.models.{index}` is scripted; it cannot be trained")
+        for name in self.adapters:
+            if name in RESERVED:
+                raise ValueError(f"`adapters.{name}` has a name that is taken; choose another")
+        return self
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Config":
+        if not self.evaluated:
+            raise ValueError("name models under `train.models` or `evaluations.models`")
+        needed = []
+        if self.grows_trees:
+            why = "`train.models` is given" if self.train.models else "balanced is evaluated"
+            needed = [("agents", self.agents), ("filter", self.filter)]
+            needed.append(("questions.trees", self.questions.trees))
+        else:
+            why = ""
+        if {"flipflop", "team"} & set(self.evaluations_run):
+            why = why or "flipflop or team is evaluated"
+            needed.append(("questions.evaluation", self.questions.evaluation))
+        if self.analysis is not None and "balanced" not in self.evaluations.run:
+            raise ValueError("`analysis` needs `balanced` among `evaluations.run`")
+        for key, value in needed:
+            if value is None:
+                raise ValueError(f"`{key}` is missing, and needed because {why}")
+        return self
+
+    def model(self, name: str) -> Model:
+        """The entry of a model; PbtError if there is none of that name."""
+        if name not in self.models:
+            raise PbtError(
+                f"unknown model {name!r}",
+                where=f"configuration of run {self.run!r}",
+                hint=f"name one of: {', '.join(self.models)}",
+            )
+        return self.models[name]
+
+
+def load_section(section: type[SectionType], **values) -> SectionType:
+    """A validated section from its keys; PbtError names the first key that is wrong."""
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        raise _config_error(error) from None
+
+
+def load_config(values: dict) -> Config:
+    """A validated configuration from a mapping, as YAML gives it.
+
+    Raises:
+        PbtError: the first thing that is wrong, with its key's path and a hint.
+    """
+    config = load_section(Config, **{str(key): value for key, value in values.items()})
+    for key, path in _named_files(config):
+        if not Path(path).is_file():
+            raise PbtError(
+                f"no such file: {path}",
+                where=f"config key `{key}`",
+                hint="paths are relative to the folder snakemake runs in",
+            )
+    return config
+
+
+def read_config(path: Path) -> Config:
+    """A validated configuration from a YAML file; see `load_config`."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise PbtError("cannot read the configuration", where=path, hint=str(error)) from None
+    if not isinstance(values, dict):
+        raise PbtError("the configuration is not a mapping of keys", where=path)
+    return load_config(values)
+
+
+def write_config(config: Config, path: Path) -> None:
+    """Write a configuration with all its defaults, unless the file already says the same."""
+    from pbt_workflow.tables import atomic_path
+
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def _named_files(config: Config) -> list[tuple[str, str]]:
+    files = [(f"prompts.{name}", path) for name, path in config.prompts.items()]
+    for name in ("trees", "evaluation"):
+        source = getattr(config.questions, name)
+        if source is not None and source.path is not None:
+            files.append((f"questions.{name}.path", source.path))
+    farm = config.evaluations.misinformation
+    if "misinformation" in config.evaluations.run and farm.files.path is not None:
+        files += [
+            ("evaluations.misinformation.files.path", f"{farm.files.path}/{subset}.jsonl")
+            for subset in farm.subsets
+        ]
+    for name, model in config.models.items():
+        if isinstance(model.source, ScriptedSource):
+            files.append((f"models.{name}.source.knowledge", model.source.knowledge))
+    return files
+
+
+def _config_error(error: ValidationError) -> PbtError:
+    # A misspelt key is also a missing one; the misspelling says more.
+    first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    # pydantic names the kind of a source (hub, path, ...) as if it were a key below `source`.
+    loc = [str(part) for part in first["loc"]]
+    path = [
+        part
+        for before, part in zip(["", *loc], loc, strict=False)
+        if not (before == "source" and "models" in loc and part in SOURCE_TYPES)
+    ]
+    hints = {
+        "extra_forbidden": "the key is unknown: check its spelling and its indentation",
+        "missing": "the key is required: add it",
+    }
+    what = {
+        "extra_forbidden": "unknown config key",
+        "missing": "missing config key",
+    }.get(first["type"], first["msg"].removeprefix("Value error, "))
+    more = len(error.errors()) - 1
+    hint = hints.get(first["type"], f"got {first['input']!r:.80}")
+    if more:
+        hint += f" ({more} more problem{'s' if more > 1 else ''} after this one)"
+    where = f"config key `{'.'.join(path)}`" if path else "configuration"
+    if not path:
+        hint = "correct the key named above"
+    return PbtError(what, where=where, hint=hint)

@@ -1,0 +1,36 @@
+"""When does a model change its mind: features, regression and examples."""
+
+from pydantic import Field
+
+from pbt_workflow.config.base import Name, Section
+from pbt_workflow.config.trees import Decoding
+
+
+class Examples(Section):
+    """Which held-out dialogues are shown, every recipe's reply side by side (Figure 5)."""
+
+    per_code: int = Field(2, ge=0, description="resist examples, and as many accept examples")
+    seed: int = 42
+    right: Name = Field("pbt", description="the recipe that must be right in them")
+    wrong: int = Field(1, ge=0, description="at least this many other recipes must be wrong")
+
+
+class Analysis(Section):
+    """Features of flips and the regression on them (section 5, Table 4)."""
+
+    recipes: list[Name] = Field(["pbt"], description="whose flips are explained")
+    answer_samples: int = Field(
+        20, ge=2, le=100, description="of the base model, for the entropy of its answers"
+    )
+    decoding: Decoding = Decoding(max_new_tokens=80, min_new_tokens=15)
+    listener: Name | None = Field(
+        None, description="judges how confident a turn sounds (LACIE); null: the model's own base"
+    )
+    listener_prompt: Name = "listener"
+    folds: int = Field(10, ge=2, description="of the cross-validation")
+    min_rows: int = Field(100, ge=10, description="fewer rows are insufficient for a fit")
+    min_minority: int = Field(
+        20, ge=2, le=100, description="so are fewer rows of the rarer outcome"
+    )
+    seed: int = 42
+    examples: Examples = Examples()

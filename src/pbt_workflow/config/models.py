@@ -1,0 +1,75 @@
+"""Models and adapters: where they come from and how they are loaded."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pbt_workflow.config.base import Fraction, Name, Section
+
+SOURCE_TYPES = ("hub", "path", "wheel", "tiny", "scripted")
+
+
+class HubSource(Section):
+    """A model on the Hugging Face hub, at a pinned revision."""
+
+    type: Literal["hub"]
+    repo: str
+    revision: str = Field("main", description="commit hash; pin it for a reproducible run")
+
+
+class PathSource(Section):
+    """A model folder on this machine (safetensors and tokenizer files)."""
+
+    type: Literal["path"]
+    path: str
+
+
+class WheelSource(Section):
+    """A GGUF model inside a Python package, converted to safetensors."""
+
+    type: Literal["wheel"]
+    package: str
+    version: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    member: str = Field(description="path of the .gguf file inside the wheel")
+
+
+class TinySource(Section):
+    """A small randomly initialised Llama with a ChatML tokenizer, for tests."""
+
+    type: Literal["tiny"]
+    hidden_size: int = Field(64, ge=8, multiple_of=8)
+    layers: int = Field(2, ge=1)
+    seed: int = 0
+
+
+class ScriptedSource(Section):
+    """No model: deterministic replies from a question file, for tests of the plumbing."""
+
+    type: Literal["scripted"]
+    knowledge: str = Field(description="question file whose answers the model may know")
+    accuracy: Fraction = 0.5
+
+
+class Model(Section):
+    """A model and how it is loaded."""
+
+    source: HubSource | PathSource | WheelSource | TinySource | ScriptedSource = Field(
+        discriminator="type"
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    quantization: Literal["none", "8bit", "4bit"] = Field(
+        "none", description="bitsandbytes quantisation of the base weights"
+    )
+    gpus: int = Field(0, ge=0, description="GPUs a job with this model asks for")
+
+    @property
+    def scripted(self) -> bool:
+        return self.source.type == "scripted"
+
+
+class Adapter(Section):
+    """A trained LoRA adapter that is evaluated as it is: a published one, or a folder."""
+
+    model: Name = Field(description="the base model it belongs to")
+    source: Annotated[HubSource | PathSource, Field(discriminator="type")]

@@ -1,0 +1,59 @@
+"""Training: adapters, SFT and DPO."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from pbt_workflow.config.base import Name, Section
+
+Recipe = Literal["accept", "resist", "pbt"]
+
+
+class Lora(Section):
+    """Low-rank adapters (paper, appendix D)."""
+
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.05, ge=0, lt=1)
+    target_modules: list[str] = ["q_proj", "k_proj", "v_proj"]
+    layers: list[int] | None = Field(None, description="decoder layers; null: all")
+
+
+class Sft(Section):
+    """Supervised fine-tuning on the preferred turns."""
+
+    steps: int = Field(240, ge=1)
+    learning_rate: float = Field(5e-4, gt=0)
+    scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
+    warmup_steps: int = Field(100, ge=0)
+    batch_size: int = Field(80, ge=1, description="effective batch")
+    max_length: int = Field(1024, ge=8)
+
+
+class Dpo(Section):
+    """Direct preference optimisation from the SFT adapter."""
+
+    beta: float = Field(0.1, gt=0)
+    epochs: int = Field(5, ge=1)
+    learning_rate: float = Field(5e-4, gt=0)
+    scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
+    warmup_steps: int = Field(100, ge=0)
+    batch_size: int = Field(35, ge=1, description="effective batch")
+    max_length: int = Field(1000, ge=8)
+
+
+class Train(Section):
+    """Which models are trained, on which recipes and seeds, and how."""
+
+    models: list[Name] = Field([], description="none: nothing is trained, only evaluated")
+    recipes: list[Recipe] = Field(["accept", "resist", "pbt"], min_length=1)
+    seeds: list[int] = Field(
+        [12, 42, 64], min_length=1, description="of training, and of sampled evaluations"
+    )
+    sft_seed: Literal["shared", "own"] = Field(
+        "shared", description="shared: one SFT adapter (of the first seed) under all DPO seeds"
+    )
+    lora: Lora = Lora()
+    sft: Sft = Sft()
+    dpo: Dpo = Dpo()
+    dpo_epochs: dict[Name, int] = Field({}, description="epochs of single models (70B: 2)")

@@ -1,0 +1,119 @@
+"""The section on when a model changes its mind: fates of replies, weights, prediction, examples."""
+
+from pathlib import Path
+
+import polars as pl
+
+from pbt_workflow import tables
+from pbt_workflow.analyze.plots import (
+    LABELS,
+    plot_calibration,
+    plot_coefficients,
+    plot_log_probabilities,
+)
+from pbt_workflow.analyze.regression import table4
+
+SUBJECT = ["model", "recipe"]
+PREDICTORS = ("all features", "log-probabilities", "rule", "intercept", "majority")
+MEASURES = ("accuracy", "balanced_accuracy", "auc", "brier")
+
+
+def analysis_section(folder: Path) -> dict:
+    """What sections/analysis.html.j2 shows of the artifacts in a folder.
+
+    Returns:
+        `subjects`: per model and recipe its fates, weights beside the paper's, prediction and
+        plots; `examples`: dialogues with every recipe's reply.
+    """
+    read = {
+        name: tables.read_table(folder / f"{name}.parquet", name)
+        for name in ("features", "coefficients", "prediction", "calibration", "examples")
+    }
+    fates = pl.concat(
+        [
+            tables.empty_frame("exclusions"),
+            *(
+                tables.read_table(p, "exclusions")
+                for p in sorted(folder.rglob("exclusions.parquet"))
+            ),
+        ]
+    )
+    subjects = fates.select(SUBJECT).unique(maintain_order=True).iter_rows()
+    return {
+        "subjects": [_subject(model, recipe, fates, read) for model, recipe in subjects],
+        "examples": _examples(read["examples"]),
+    }
+
+
+def _subject(model: str, recipe: str, fates: pl.DataFrame, read: dict[str, pl.DataFrame]) -> dict:
+    mine = {
+        name: frame.filter(model=model, recipe=recipe)
+        for name, frame in {
+            "fates": fates,
+            **{k: v for k, v in read.items() if k != "examples"},
+        }.items()
+    }
+    counts = mine["fates"].group_by("order", "reason").agg(pl.col("count").sum()).sort("order")
+    weights = _widest(mine["coefficients"])
+    fitted = not weights.filter(status="ok").is_empty()
+    return {
+        "model": model,
+        "recipe": recipe,
+        "fates": counts.select("reason", "count").rows(),
+        "rows": weights["n"].max() or 0,
+        "questions": weights["questions"].max() or 0,
+        "fitted": fitted,
+        "note": next((note for note in weights["note"] if note), ""),
+        "method": weights["method"].drop_nulls().first() if fitted else None,
+        "weights": _weights(weights) if fitted else [],
+        "prediction": _prediction(_widest(mine["prediction"])) if fitted else [],
+        "plots": [
+            (plot_coefficients(mine["coefficients"]), "Weights beside the paper’s Table 4."),
+            (plot_calibration(mine["calibration"]), "Predicted and true shares of flips."),
+            (plot_log_probabilities(mine["features"]), "What the model itself finds likely."),
+        ]
+        if fitted
+        else [(plot_log_probabilities(mine["features"]), "What the model itself finds likely.")]
+        if mine["features"].height
+        else [],
+    }
+
+
+def _widest(frame: pl.DataFrame) -> pl.DataFrame:
+    """The rows over all seeds where they are pooled, else those of the only seed."""
+    pooled = frame.filter(pl.col("seed").is_null())
+    return frame if pooled.is_empty() else pooled
+
+
+def _weights(weights: pl.DataFrame) -> list[dict]:
+    paper = {row["feature"]: row for row in table4().iter_rows(named=True)}
+    rows = []
+    for name, label in LABELS.items():
+        found = {row["scale"]: row for row in weights.filter(feature=name).iter_rows(named=True)}
+        rows.append({"label": label, "paper": paper[name], **found})
+    return rows
+
+
+def _prediction(prediction: pl.DataFrame) -> list[dict]:
+    rows = []
+    for (predictor, split), group in prediction.group_by("predictor", "split", maintain_order=True):
+        values = {row["metric"]: row for row in group.iter_rows(named=True)}
+        rows.append(
+            {
+                "predictor": predictor,
+                "split": split,
+                "n": group["n"].max(),
+                "measures": [values.get(name) for name in MEASURES],
+            }
+        )
+    return sorted(rows, key=lambda row: (PREDICTORS.index(row["predictor"]), row["split"]))
+
+
+def _examples(examples: pl.DataFrame) -> list[dict]:
+    return [
+        {
+            **group.row(0, named=True),
+            "replies": group.select("recipe", "text", "belief", "correct").to_dicts(),
+        }
+        for _, group in examples.group_by("model", "seed", "example", maintain_order=True)
+    ]

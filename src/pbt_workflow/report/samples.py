@@ -1,0 +1,72 @@
+"""Sample trees and sample pairs: read from shards that are otherwise only scanned."""
+
+from pathlib import Path
+
+import polars as pl
+
+from pbt_workflow import tables
+from pbt_workflow.report.trees import draw_tree, state
+from pbt_workflow.seeds import unit_interval
+
+SAMPLES = 3
+
+
+def scan_parts(paths: list[Path], name: str) -> pl.LazyFrame:
+    """The parts of an artifact as one lazy frame; PbtError as in `tables.scan_table`."""
+    parts = [tables.scan_table(path, name) for path in paths]
+    return pl.concat([tables.empty_frame(name).lazy(), *parts], how="vertical_relaxed")
+
+
+def sample_trees(
+    run: str, turns: pl.LazyFrame, pairs: pl.LazyFrame, questions: pl.LazyFrame
+) -> list[dict]:
+    """Trees with both codes first, then the deepest, then by a draw that the run's name seeds."""
+    coded = pairs.drop_nulls("code").select("tree_id", "code", "preferred_id", "dispreferred_id")
+    codes = coded.group_by("tree_id").agg(codes=pl.col("code").n_unique())
+    shapes = turns.group_by("tree_id").agg(depths=pl.col("depth").n_unique())
+    ranked = shapes.join(codes, on="tree_id", how="left").fill_null(0).collect()
+    order = sorted(
+        ranked.select("codes", "depths", "tree_id").iter_rows(),
+        key=lambda row: (-row[0], -row[1], unit_interval("report", run, row[2]), row[2]),
+    )
+    chosen = [tree_id for *_, tree_id in order[:SAMPLES]]
+    rows = turns.filter(pl.col("tree_id").is_in(chosen)).collect()
+    taught = coded.filter(pl.col("tree_id").is_in(chosen)).collect()
+    asked = _question(questions, list(dict.fromkeys(rows["question_id"])))
+    samples = []
+    for tree_id in chosen:
+        nodes = rows.filter(tree_id=tree_id).sort("node_id").to_dicts()
+        question = asked[nodes[0]["question_id"]]
+        samples.append(
+            {
+                "id": tree_id,
+                "question": question,
+                "svg": draw_tree(nodes, f"Dialogue tree about: {question['question']}"),
+                "nodes": [node | {"state": state(node)} for node in nodes],
+                "pairs": taught.filter(tree_id=tree_id)
+                .sort("code", "preferred_id", "dispreferred_id")
+                .to_dicts(),
+            }
+        )
+    return samples
+
+
+def sample_pairs(run: str, pairs: pl.LazyFrame, questions: pl.LazyFrame) -> list[dict]:
+    """One pair of each code, then others, by a draw that the run's name seeds."""
+    coded = pairs.drop_nulls("code").select("pair_id", "code").collect()
+    drawn = sorted(coded.iter_rows(), key=lambda row: (unit_interval("report", run, row[0]), row))
+    first = {code: pair_id for pair_id, code in reversed(drawn)}
+    order = [first[code] for code in sorted(first)] + [pair_id for pair_id, _ in drawn]
+    chosen = list(dict.fromkeys(order))[:SAMPLES]
+    rows = pairs.filter(pl.col("pair_id").is_in(chosen)).collect().to_dicts()
+    asked = _question(questions, [row["question_id"] for row in rows])
+    found = {row["pair_id"]: row | {"question": asked[row["question_id"]]} for row in rows}
+    return [found[pair_id] for pair_id in chosen]
+
+
+def _question(questions: pl.LazyFrame, question_ids: list[str]) -> dict[str, dict]:
+    rows = questions.filter(pl.col("question_id").is_in(question_ids)).collect()
+    missing = {"question": "(question not in the questions file)", "aliases": [], "dataset": "—"}
+    return {name: missing for name in question_ids} | {
+        row["question_id"]: row for row in rows.to_dicts()
+    }
