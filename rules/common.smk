@@ -127,13 +127,25 @@ def selected_adapter(wildcards):
     return f"{adapter_folder(wildcards, wildcards.seed)}/selected"
 
 
-def evaluated(pattern, **more):
-    """A path pattern for every evaluated model, variant of it, and seed."""
+def evaluated(pattern, greedy=False, **more):
+    """A path pattern for every evaluated model, variant of it, and seed.
+
+    Greedy replies of what is not trained here depend on no seed and are made once.
+    """
     return [
         path
         for model in run.evaluated
+        for recipe in run.variants(model)
         for path in collect(
-            pattern, model=model, recipe=run.variants(model), seed=run.train.seeds, **more
+            pattern,
+            model=model,
+            recipe=recipe,
+            seed=(
+                run.train.seeds[:1]
+                if greedy and recipe not in run.train.recipes
+                else run.train.seeds
+            ),
+            **more,
         )
     ]
 
@@ -144,11 +156,13 @@ def responses_of(evaluation):
         partners = run.evaluations.team.partners
         return evaluated(
             "<results>/evaluations/team/{model}/{recipe}/seed{seed}/{partner}/{order}.parquet",
+            greedy=True,
             partner=partners,
             order=["strong_first", "partner_first"],
         )
     return evaluated(
         "<results>/evaluations/{evaluation}/{model}/{recipe}/seed{seed}.parquet",
+        greedy=evaluation == "flipflop",
         evaluation=evaluation,
     )
 
