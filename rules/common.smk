@@ -237,3 +237,9 @@ analysis_files = (
     if run.analysis is not None
     else []
 )
+selections = collect(
+    "<results>/adapters/{model}/{recipe}/seed{seed}/selection.parquet",
+    model=run.train.models,
+    recipe=run.train.recipes,
+    seed=run.train.seeds,
+)

@@ -100,7 +100,7 @@ class Runtime(Section):
 class Config(Section):
     """A run."""
 
-    run: Name
+    run: Name = Field(description="names the run's folder, results/{run}")
     models: dict[Name, Model] = Field(min_length=1)
     adapters: dict[Name, Adapter] = Field(
         {}, description="evaluated beside the recipes, under their names"
