@@ -52,6 +52,12 @@ def gpus(model):
     return run.models[model].gpus
 
 
+def generation_env(model):
+    """The conda environment of jobs that generate with a model; none means without a model."""
+    vllm = model is not None and run.models[model].engine == "vllm"
+    return "../envs/vllm.yaml" if vllm else "../envs/generate.yaml"
+
+
 def agent(wildcards):
     return run.agents.a if int(wildcards.turn) % 2 == 0 else run.agents.b
 

@@ -78,6 +78,7 @@ __all__ = [
     "TinySource",
     "Train",
     "Trees",
+    "Vllm",
     "WheelSource",
     "load_config",
     "load_section",
@@ -89,12 +90,20 @@ RESERVED = ("base", "accept", "resist", "pbt")
 SectionType = TypeVar("SectionType", bound=Section)
 
 
+class Vllm(Section):
+    """Speed of models with `engine: vllm`."""
+
+    gpu_memory: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory it may take")
+    block_size: int = Field(16, ge=16, multiple_of=16, description="tokens of a cache block")
+
+
 class Runtime(Section):
     """What changes only speed."""
 
     generation_batch: int = Field(64, ge=1, description="sequences decoded together")
     training_batch: int = Field(4, ge=1, description="examples per forward pass in training")
     threads: int = Field(1, ge=1, description="CPU threads of a job that runs a model")
+    vllm: Vllm = Vllm()
 
 
 class Config(Section):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pbt_workflow.chat import Message
-from pbt_workflow.config import Model, ScriptedSource
+from pbt_workflow.config import Model, ScriptedSource, Vllm
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,14 @@ class Engine(Protocol):
         ...
 
 
-def load_engine(folder: Path, model: Model, batch_size: int) -> Engine:
+def load_engine(folder: Path, model: Model, batch_size: int, vllm: Vllm | None = None) -> Engine:
     """The engine that runs a model of the config.
 
     Args:
         folder: the model's folder, as the workflow's `fetch_model` makes it.
         model: the config's entry for it.
         batch_size: sequences decoded together; changes only speed.
+        vllm: more settings of speed, for models that vLLM runs; None: the defaults.
 
     Raises:
         PbtError: the folder does not hold a loadable model.
@@ -84,10 +85,24 @@ def load_engine(folder: Path, model: Model, batch_size: int) -> Engine:
         from pbt_workflow.engines.scripted import ScriptedEngine
 
         return ScriptedEngine(model.source)
-    from pbt_workflow.engines.transformers_engine import TransformersEngine
     from pbt_workflow.models import check_model
 
     check_model(folder)
+    if model.engine == "vllm":
+        from pbt_workflow.engines.vllm_engine import VllmEngine
+
+        speed = vllm or Vllm()
+        return VllmEngine(
+            folder,
+            dtype=model.dtype,
+            quantization=model.quantization,
+            gpus=model.gpus,
+            batch_size=batch_size,
+            gpu_memory=speed.gpu_memory,
+            block_size=speed.block_size,
+        )
+    from pbt_workflow.engines.transformers_engine import TransformersEngine
+
     return TransformersEngine(
         folder, dtype=model.dtype, quantization=model.quantization, batch_size=batch_size
     )
