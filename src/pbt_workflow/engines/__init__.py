@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pbt_workflow.chat import Message
-from pbt_workflow.config import Model, ScriptedSource
+from pbt_workflow.config import HttpSource, Model, ScriptedAssessorSource, ScriptedSource
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,14 @@ def load_engine(folder: Path, model: Model, batch_size: int) -> Engine:
         from pbt_workflow.engines.scripted import ScriptedEngine
 
         return ScriptedEngine(model.source)
+    if isinstance(model.source, ScriptedAssessorSource):
+        from pbt_workflow.engines.scripted_assessor import ScriptedAssessor
+
+        return ScriptedAssessor(model.source)
+    if isinstance(model.source, HttpSource):
+        from pbt_workflow.engines.http_engine import HttpEngine
+
+        return HttpEngine(model.source, batch_size)
     from pbt_workflow.engines.transformers_engine import TransformersEngine
     from pbt_workflow.models import check_model
 

@@ -84,6 +84,7 @@ class TransformersEngine:
     ) -> list[LabelProbabilities]:
         sequences: list[list[int]] = []
         spans: list[int] = []
+        tokens: list[list[list[int]]] = []
         for request in requests:
             scored = [
                 label_ids(self.tokenizer, request.messages, request.opening, label)
@@ -91,6 +92,7 @@ class TransformersEngine:
             ]
             # First tokens are enough where they tell all labels apart.
             firsts = {ids[0] for _, ids in scored}
+            tokens.append([ids for _, ids in scored])
             for prefix, ids in scored:
                 ids = ids[:1] if len(firsts) == len(labels) else ids
                 sequences.append(prefix + ids)
@@ -103,6 +105,8 @@ class TransformersEngine:
                 )
                 advance(len(rows))
         probabilities = logprobs.exp().view(len(requests), len(labels))
+        for row, ids in zip(probabilities, tokens, strict=True):
+            _take_longer_labels(row, ids)
         return [
             LabelProbabilities(tuple((row / row.sum()).tolist()), float(row.sum()))
             for row in probabilities
@@ -273,6 +277,21 @@ class TransformersEngine:
             self.model = PeftModel.from_pretrained(base, str(adapter)).eval()
             self._adapter = adapter
         yield
+
+
+def _take_longer_labels(row: torch.Tensor, tokens: list[list[int]]) -> None:
+    """From labels that begin longer ones take these' probability: `1` is `1` and not `10`.
+
+    Args:
+        row: each label's probability as a beginning; changed in place.
+        tokens: each label's token ids.
+    """
+    starts = row.clone()
+    for longer, ids in enumerate(tokens):
+        begins = [i for i, own in enumerate(tokens) if i != longer and ids[: len(own)] == own]
+        if begins:
+            row[max(begins, key=lambda i: len(tokens[i]))] -= starts[longer]
+    row.clamp_(min=0)
 
 
 def _processors(decoding: Decoding, seeds: list[int], start: int) -> LogitsProcessorList:
