@@ -66,6 +66,9 @@ class HttpSource(Section):
     model: str
     key_variable: str | None = Field(None, description="environment variable with the API key")
     timeout: float = Field(120, gt=0, description="seconds per request")
+    long_labels: bool = Field(
+        False, description="whether the model writes 10 as one token, so that it can be a label"
+    )
 
 
 class Model(Section):
