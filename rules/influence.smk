@@ -251,7 +251,7 @@ rule influence_report:
         "../envs/analyze.yaml"
     params:
         config=resolved,
-        folder=influence_root,
+        folder=lambda wildcards, output: Path(output[0]).with_suffix(""),
         statistics=lambda wildcards, input: repeated("--statistics", input.statistics),
     shell:
         "pbt influence-report --config {params.config:q} {params.statistics}"

@@ -65,9 +65,9 @@ def test_a_bad_experiment_is_refused(monkeypatch, change, message):
 @pytest.mark.workflow
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_dry_runs(checkout, preset):
-    result = snakemake(checkout, "-n", "-q", "--configfile", f"config/influence/{preset}.yaml")
+    result = snakemake(checkout, "-n", "--configfile", f"config/influence/{preset}.yaml")
     assert result.returncode == 0, result.stderr
-    assert "influence_report" in result.stdout + result.stderr
+    assert "rule influence_report" in result.stdout
 
 
 @pytest.fixture(scope="module")

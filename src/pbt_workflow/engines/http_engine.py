@@ -84,7 +84,7 @@ class HttpEngine:
         starts = [a for a in labels for b in labels if a != b and b.startswith(a)]
         if starts and not self.source.long_labels:
             raise PbtError(
-                f"label {starts[0]!r} begins another one, and a first token may not tell them apart",
+                f"label {starts[0]!r} begins another: a first token may not tell them apart",
                 where=self.source.url,
                 hint="rate from 0 to 9, or set `long_labels` of the model's source if it writes "
                 "each label as one token",
