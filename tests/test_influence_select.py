@@ -52,6 +52,7 @@ def turns_of(talks: dict[str, list[str]]) -> pl.DataFrame:
                     "trajectory": name,
                     "turn": number,
                     "reply": reply,
+                    "finish_reason": "length" if reply == "1" else "stop",
                     "system": "S",
                     "history": list(history),
                     "visited": ["start"] * number,
@@ -228,6 +229,7 @@ def test_every_generated_reply_is_a_row_once_with_what_the_agent_saw():
         ("a", 2): ("1234567890", True),
         ("b", 1): ("1", False),
     }
+    assert rows.filter(~pl.col("ended"))["trajectory"].to_list() == ["b"]
     second = rows.filter(trajectory="a", turn=2)["prompt"].item().to_list()
     assert [m["content"] for m in second] == ["S", "Hi.", "12345", "And?"]
 

@@ -38,6 +38,7 @@ def write_rows(path, replies=REPLIES):
             "prompt": [{"role": "system", "content": "S"}, {"role": "user", "content": prompt}],
             "completion": [{"role": "assistant", "content": reply}],
             "desirable": good,
+            "ended": number % 3 != 2,
             "source": "rollout",
             "trajectory": f"t{number}",
             "turn": 1,

@@ -93,10 +93,10 @@ def test_the_smoke_run_ends_in_pages_tables_and_adapters(checkout, smoke):
         assert {"reward", "influence", "rating:preference"} <= set(found["metric"])
     assert not list(smoke.rglob("*.partial")) and not list(smoke.rglob("*.work"))
     turns = pl.concat(
-        tables.read_table(smoke / f"influence/expert/it01/turns/{shard}.parquet", "influence_turns")
-        for shard in range(2)
+        tables.read_table(smoke / f"influence/{name}.parquet", "influence_turns")
+        for name in ("expert-in-booking/it00/turns/0", "expert-in-booking/it00/turns/1")
     )
-    assert set(turns["adapter"]) == {"results/influence-smoke/influence/expert/it00/adapter"}
+    assert set(turns["adapter"]) == {"results/influence-smoke/influence/expert/it01/adapter"}
     again = snakemake(checkout, "-n", "--configfile", SMOKE)
     assert "Nothing to be done" in again.stdout + again.stderr
 

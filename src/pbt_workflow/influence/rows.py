@@ -41,6 +41,7 @@ def training_rows(
             agent_view(row["system"], row["history"][:-1], experiment.system_role),
             row["reply"],
             row["side"] == "best",
+            row["finish_reason"] != "length",
             ("rollout", row["trajectory"], row["turn"], row["environment"]),
         )
         for row in joined.to_dicts()
@@ -78,7 +79,7 @@ def static_rows(
     for index in drawn:
         prompt, chosen, rejected = pairs[index]
         for reply, good in ((chosen, True), (rejected, False))[: 2 if kto else 1]:
-            rows.append(_row(prompt, reply, good, ("static", f"static/{index}", 0, "")))
+            rows.append(_row(prompt, reply, good, True, ("static", f"static/{index}", 0, "")))
         if len(rows) >= count:
             break
     return rows[:count]
@@ -123,12 +124,13 @@ def _text(reply: str | Sequence[dict]) -> str:
     return reply if isinstance(reply, str) else reply[-1]["content"]
 
 
-def _row(prompt: list[Message], reply: str, good: bool, origin: tuple) -> dict:
+def _row(prompt: list[Message], reply: str, good: bool, ended: bool, origin: tuple) -> dict:
     source, trajectory, turn, environment = origin
     return {
         "prompt": prompt,
         "completion": [Message(role="assistant", content=reply)],
         "desirable": good,
+        "ended": ended,
         "source": source,
         "trajectory": trajectory,
         "turn": turn,

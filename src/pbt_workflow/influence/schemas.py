@@ -97,11 +97,12 @@ SCHEMAS = {
         "influence": pa.float64(),
         "level": pa.string(),
     },
-    # Rows of static data have no trajectory.
+    # ended: whether the reply ends there, or was cut at the token limit. Static rows have turn 0.
     "influence_rows": {
         "prompt": MESSAGES,
         "completion": MESSAGES,
         "desirable": pa.bool_(),
+        "ended": pa.bool_(),
         "source": pa.string(),
         "trajectory": pa.string(),
         "turn": pa.int16(),

@@ -16,7 +16,7 @@ from pbt_workflow.train import data, loading, run
 
 
 class Row(NamedTuple):
-    """The token ids of a prompt and a reply, which ends with the end-of-turn token."""
+    """The token ids of a prompt and a reply, with the end-of-turn token if it ended itself."""
 
     prompt: list[int]
     completion: list[int]
@@ -118,14 +118,17 @@ def train_iteration(
 def read_rows(path: Path, tokenizer, max_length: int) -> list[Row]:
     """Rows in the file's order as token ids.
 
+    A reply that was cut at the token limit gets no end-of-turn token: it would teach the model
+    to be brief, whatever the selection.
+
     Raises:
         PbtError: rows longer than `max_length` tokens, which TRL would cut.
     """
     rows = tables.read_table(path, "influence_rows").to_dicts()
-    encoded = [
-        Row(*chat.encode_completion(tokenizer, r["prompt"], r["completion"]), r["desirable"])
-        for r in rows
-    ]
+    encoded = []
+    for row in rows:
+        prompt, reply = chat.encode_completion(tokenizer, row["prompt"], row["completion"])
+        encoded.append(Row(prompt, reply if row["ended"] else reply[:-1], row["desirable"]))
     longest = max((len(row.prompt) + len(row.completion) for row in encoded), default=0)
     if longest > max_length:
         raise PbtError(
