@@ -12,7 +12,7 @@ from pbt_workflow.config import Cast, Experiment, Sampling, load_config
 from pbt_workflow.influence.environments import compile_class
 from pbt_workflow.influence.planning import plan_iteration
 from pbt_workflow.influence.rate import rate_turns
-from pbt_workflow.influence.report import write_report
+from pbt_workflow.influence.report import thin_ratings, write_report
 from pbt_workflow.influence.select import select_trajectories
 from pbt_workflow.influence.simulate import Players, simulate
 from pbt_workflow.influence.statistics import (
@@ -133,6 +133,14 @@ def test_the_viewer_escapes_and_filters(iterations, tmp_path):
     assert not re.search(r'(src|href)="https?:', page)
     assert page.count("<script>") == 1 and "You are Max." in page
     assert page.count(", of the opening") == 16
+
+
+def test_ratings_with_little_probability_on_the_labels_are_named(iterations):
+    rows = statistics_of(iterations)
+    assert thin_ratings(rows) == [], "half of the probability is enough"
+    mass = pl.col("metric") == "mass:detector"
+    less = rows.with_columns(value=pl.when(mass).then(0.4).otherwise("value"))
+    assert thin_ratings(less) == ["detector"]
 
 
 def test_the_page_shows_curves_and_changes(iterations, tmp_path):

@@ -38,7 +38,7 @@ def test_presets_are_valid(preset, monkeypatch):
         (lambda e: e["kto"].update(environment_class="nowhere"), "nowhere/class.yaml"),
         (lambda e: e["kto"].update(environments=["mars"]), "mars.yaml"),
         (lambda e: e["kto"].update(static={"path": "no.jsonl", "fraction": 0.5}), "no.jsonl"),
-        (lambda e: e["kto"]["train"].update(batch_size=1), "at least 2"),
+        (lambda e: e["kto"]["train"].update(batch_size=6), "must divide"),
         (lambda e: e["kto"].update(start={"experiment": "expert", "iteration": 7}), "not trained"),
         (lambda e: e["kto"].update(start={"experiment": "kto", "iteration": 0}), "itself"),
         (lambda e: e["kto"].update(start={"recipe": "pbt", "seed": 12}), "not trained here"),

@@ -83,6 +83,9 @@ class Optimization(Section):
     scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "constant"
     warmup_steps: int = Field(0, ge=0)
     batch_size: int = Field(16, ge=1, description="effective batch")
+    group_size: int = Field(
+        4, ge=2, description="KTO: rows per forward pass, whose mismatched pairs estimate the KL"
+    )
     max_length: int = Field(4096, ge=8)
     beta: float = Field(0.1, gt=0, description="KTO")
     target_ratio: float = Field(
@@ -92,8 +95,8 @@ class Optimization(Section):
 
     @model_validator(mode="after")
     def _batch(self) -> "Optimization":
-        if self.algorithm == "kto" and self.batch_size < 2:
-            raise ValueError("KTO compares examples of a batch: `batch_size` must be at least 2")
+        if self.algorithm == "kto" and self.batch_size % self.group_size:
+            raise ValueError("KTO: `group_size` must divide `batch_size`")
         return self
 
 

@@ -20,6 +20,8 @@ PANELS = {
     "agent_characters": "characters per conversation",
     "turns": "turns per conversation",
 }
+# Below this an assessor mostly wanted to answer something else than a label.
+ENOUGH_MASS = 0.5
 COLORS = {"all": "#3b8ad8", "best": "#d98200"}
 
 
@@ -44,6 +46,7 @@ def write_report(
                 for metric, label in PANELS.items()
                 for change in _changes(trajectories[name], metric)
             ],
+            "thin": thin_ratings(statistics.filter(experiment=name)),
             "rows": _rows(statistics.filter(experiment=name, environment="")),
             "environments": _rows(
                 statistics.filter(
@@ -67,6 +70,15 @@ def write_report(
     )
     with tables.atomic_path(out) as partial:
         partial.write_text(page, encoding="utf-8")
+
+
+def thin_ratings(statistics: pl.DataFrame) -> list[str]:
+    """Assessors whose labels held less than half of the probability in some iteration."""
+    masses = statistics.filter(
+        pl.col("metric").str.starts_with("mass:"), environment="", subset="all"
+    )
+    thin = masses.filter(pl.col("value") < ENOUGH_MASS)["metric"].unique().sort()
+    return [metric.removeprefix("mass:") for metric in thin]
 
 
 def plot_experiment(name: str, statistics: pl.DataFrame) -> Markup:

@@ -57,8 +57,8 @@ def train_iteration(
         seed: of the adapter's first weights and of dropout.
         model: how the base is loaded.
         settings: the method's.
-        micro_batch: the most rows per forward pass; for KTO also the size of the groups whose
-            mismatched pairs estimate the KL term, so there it changes the result.
+        micro_batch: the most rows per forward pass of SFT; changes speed and memory only. KTO's
+            is `group_size`, which changes its result.
         log_to: where TRL reports to.
         work, out, log: folder for checkpoints, the adapter's folder, a `training` table.
 
@@ -98,10 +98,14 @@ def train_iteration(
         unchanged = policy if previous else _with_new_adapter(loaded, peft)
         unchanged.save_pretrained(checkpoint)
     else:
-        make = make_kto_trainer if kto else make_sft_trainer
-        trainer = make(
-            policy, tokenizer, encoded, settings, iteration, micro_batch, seed, Path(work), peft
-        )
+        if kto:
+            trainer = make_kto_trainer(
+                policy, tokenizer, encoded, settings, iteration, seed, Path(work), peft
+            )
+        else:
+            trainer = make_sft_trainer(
+                policy, tokenizer, encoded, settings, iteration, micro_batch, seed, Path(work), peft
+            )
         if log_to != "none":
             _report_to(trainer, log_to)
         checkpoint = run.train(trainer, work)[-1]
@@ -158,25 +162,16 @@ def make_sft_trainer(
     )
 
 
-def make_kto_trainer(
-    policy, tokenizer, rows, settings, iteration, micro_batch, seed, work: Path, peft
-):
+def make_kto_trainer(policy, tokenizer, rows, settings, iteration, seed, work: Path, peft):
     """TRL's KTOTrainer. With `peft` the reference is the base, else a copy of the adapter.
 
-    Rows are taken in their order, `micro` at a time; a last row that would be alone is left out,
-    as its KL term would be its own reward.
+    Rows are taken in their order, `group_size` at a time; a last row that would be alone is left
+    out, as its KL term would be its own reward.
     """
     from trl import KTOConfig, KTOTrainer
 
-    arguments = _arguments(settings, len(rows), iteration, micro_batch, seed, work)
-    micro = arguments["per_device_train_batch_size"]
-    if micro < 2:
-        raise PbtError(
-            "KTO needs two rows per forward pass",
-            where="config key `train.batch_size` of the experiment",
-            hint="set `runtime.training_batch` to a divisor of it that is at least 2",
-        )
-    rows = rows[:-1] if len(rows) % micro == 1 else rows
+    arguments = _arguments(settings, len(rows), iteration, settings.group_size, seed, work)
+    rows = rows[:-1] if len(rows) % settings.group_size == 1 else rows
     good = sum(row.desirable for row in rows)
     return KTOTrainer(
         model=policy,
