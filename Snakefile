@@ -74,3 +74,41 @@ rule all:
     default_target: True
     input:
         final_pages,
+
+
+# Stages, to run or to look at by name.
+rule trees_all:
+    input:
+        grown(collect("<results>/trees/shard{shard}/scored.parquet", shard=shards)),
+
+
+rule preferences_all:
+    input:
+        grown(
+            collect(
+                "<results>/preferences/{recipe}/{split}.parquet",
+                recipe=run.train.recipes,
+                split=["train", "dev", "test"],
+            )
+        ),
+
+
+rule train_all:
+    input:
+        selections,
+
+
+rule evaluate_all:
+    input:
+        judged,
+
+
+rule analyze_all:
+    input:
+        "<results>/tables",
+        analysis_files,
+
+
+rule influence_all:
+    input:
+        influence_pages,

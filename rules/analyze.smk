@@ -40,7 +40,7 @@ rule sample_answers:
     benchmark:
         "<benchmarks>/sample_answers/{model}.tsv"
     conda:
-        "../envs/generate.yaml"
+        lambda wildcards: generation_env(wildcards.model)
     threads: run.runtime.threads
     resources:
         gpu=lambda wildcards: gpus(wildcards.model),
@@ -64,7 +64,7 @@ rule judge_samples:
     log:
         "<logs>/judge_samples/{model}.log",
     conda:
-        "../envs/generate.yaml"
+        generation_env(extractor)
     threads: 1 if extractor is None else run.runtime.threads
     resources:
         gpu=0 if extractor is None else gpus(extractor),
@@ -118,7 +118,7 @@ rule hear_confidence:
     benchmark:
         "<benchmarks>/hear_confidence/{model}.tsv"
     conda:
-        "../envs/generate.yaml"
+        lambda wildcards: generation_env(listener(wildcards))
     threads: run.runtime.threads
     resources:
         gpu=lambda wildcards: gpus(listener(wildcards)),

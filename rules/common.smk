@@ -52,6 +52,12 @@ def gpus(model):
     return run.models[model].gpus
 
 
+def generation_env(model):
+    """The conda environment of jobs that generate with a model; none means without a model."""
+    vllm = model is not None and run.models[model].engine == "vllm"
+    return "../envs/vllm.yaml" if vllm else "../envs/generate.yaml"
+
+
 def agent(wildcards):
     return run.agents.a if int(wildcards.turn) % 2 == 0 else run.agents.b
 
@@ -74,6 +80,7 @@ final_pages = [
     for page, made in (("report.html", run.evaluated), ("influence.html", run.influence))
     if made
 ]
+influence_pages = [f"results/{run.run}/influence.html"] if run.influence else []
 shards = list(range(run.trees.shards))
 influence_runs = run.influence.experiments if run.influence else {}
 most_shards = max([run.trees.shards, *(e.shards for e in influence_runs.values())])
@@ -138,13 +145,25 @@ def selected_adapter(wildcards):
     return f"{adapter_folder(wildcards, wildcards.seed)}/selected"
 
 
-def evaluated(pattern, **more):
-    """A path pattern for every evaluated model, variant of it, and seed."""
+def evaluated(pattern, greedy=False, **more):
+    """A path pattern for every evaluated model, variant of it, and seed.
+
+    Greedy replies of what is not trained here depend on no seed and are made once.
+    """
     return [
         path
         for model in run.evaluated
+        for recipe in run.variants(model)
         for path in collect(
-            pattern, model=model, recipe=run.variants(model), seed=run.train.seeds, **more
+            pattern,
+            model=model,
+            recipe=recipe,
+            seed=(
+                run.train.seeds[:1]
+                if greedy and recipe not in run.train.recipes
+                else run.train.seeds
+            ),
+            **more,
         )
     ]
 
@@ -155,11 +174,13 @@ def responses_of(evaluation):
         partners = run.evaluations.team.partners
         return evaluated(
             "<results>/evaluations/team/{model}/{recipe}/seed{seed}/{partner}/{order}.parquet",
+            greedy=True,
             partner=partners,
             order=["strong_first", "partner_first"],
         )
     return evaluated(
         "<results>/evaluations/{evaluation}/{model}/{recipe}/seed{seed}.parquet",
+        greedy=evaluation == "flipflop",
         evaluation=evaluation,
     )
 
@@ -233,4 +254,10 @@ analysis_files = (
     + of_subjects("exclusions")
     if run.analysis is not None
     else []
+)
+selections = collect(
+    "<results>/adapters/{model}/{recipe}/seed{seed}/selection.parquet",
+    model=run.train.models,
+    recipe=run.train.recipes,
+    seed=run.train.seeds,
 )

@@ -26,7 +26,7 @@ rule reply_dev:
     benchmark:
         "<benchmarks>/reply_dev/{model}.{recipe}.seed{seed}.tsv"
     conda:
-        "../envs/generate.yaml"
+        lambda wildcards: generation_env(wildcards.model)
     threads: run.runtime.threads
     resources:
         gpu=lambda wildcards: gpus(wildcards.model),
@@ -51,7 +51,7 @@ rule reply_balanced:
     benchmark:
         "<benchmarks>/reply_balanced/{model}.{recipe}.seed{seed}.tsv"
     conda:
-        "../envs/generate.yaml"
+        lambda wildcards: generation_env(wildcards.model)
     threads: run.runtime.threads
     resources:
         gpu=lambda wildcards: gpus(wildcards.model),
@@ -79,7 +79,7 @@ rule reply_flipflop:
     benchmark:
         "<benchmarks>/reply_flipflop/{model}.{recipe}.seed{seed}.tsv"
     conda:
-        "../envs/generate.yaml"
+        lambda wildcards: generation_env(wildcards.model)
     threads: run.runtime.threads
     resources:
         gpu=lambda wildcards: gpus(wildcards.model),
@@ -108,7 +108,7 @@ rule reply_misinformation:
     benchmark:
         "<benchmarks>/reply_misinformation/{model}.{recipe}.seed{seed}.tsv"
     conda:
-        "../envs/generate.yaml"
+        lambda wildcards: generation_env(wildcards.model)
     threads: run.runtime.threads
     resources:
         gpu=lambda wildcards: gpus(wildcards.model),
@@ -136,7 +136,7 @@ rule judge_replies:
     wildcard_constraints:
         evaluation="balanced|flipflop|dev",
     conda:
-        "../envs/generate.yaml"
+        generation_env(extractor)
     threads: 1 if extractor is None else run.runtime.threads
     resources:
         gpu=0 if extractor is None else gpus(extractor),

@@ -74,7 +74,7 @@ rule influence_simulate:
     benchmark:
         "<benchmarks>/influence_simulate/{experiment}.it{it}.{shard}.tsv"
     conda:
-        "../envs/generate.yaml"
+        player_env
     threads: run.runtime.threads
     resources:
         gpu=lambda wildcards: max(gpus(Path(path).name) for path in players(wildcards)),
@@ -103,7 +103,7 @@ rule influence_rate:
     benchmark:
         "<benchmarks>/influence_rate/{experiment}.it{it}.{assessor}.{shard}.tsv"
     conda:
-        "../envs/generate.yaml"
+        lambda wildcards: generation_env(rater(wildcards))
     threads: run.runtime.threads
     resources:
         gpu=lambda wildcards: gpus(rater(wildcards)),

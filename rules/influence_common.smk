@@ -41,6 +41,11 @@ def players(wildcards):
     return [f"resources/models/{name}" for name in dict.fromkeys(player_names(wildcards))]
 
 
+def player_env(wildcards):
+    """One environment for all players: vLLM's if the agent runs on it."""
+    return generation_env(experiment_of(wildcards).cast.agent)
+
+
 def rater(wildcards):
     return experiment_of(wildcards).cast.assessor(wildcards.assessor)
 

@@ -22,12 +22,7 @@ rule write_report:
         pairs=grown(collect("<results>/trees/shard{shard}/pairs.parquet", shard=shards)),
         analysis=analysis_files,
         training=training_curves,
-        selection=collect(
-            "<results>/adapters/{model}/{recipe}/seed{seed}/selection.parquet",
-            model=run.train.models,
-            recipe=run.train.recipes,
-            seed=run.train.seeds,
-        ),
+        selection=selections,
     output:
         "<results>/report.html",
     log:

@@ -25,7 +25,7 @@ rule team_turn:
     benchmark:
         "<benchmarks>/team_turn/{model}.{recipe}.seed{seed}.{partner}.{order}.turn{turn}.tsv"
     conda:
-        "../envs/generate.yaml"
+        lambda wildcards: generation_env(team_speaker(wildcards))
     threads: run.runtime.threads
     resources:
         gpu=lambda wildcards: gpus(team_speaker(wildcards)),
@@ -54,7 +54,7 @@ rule team_extract:
     log:
         "<logs>/team_extract/{model}.{recipe}.seed{seed}.{partner}.{order}.turn{turn}.log",
     conda:
-        "../envs/generate.yaml"
+        generation_env(extractor)
     threads: 1 if extractor is None else run.runtime.threads
     resources:
         gpu=0 if extractor is None else gpus(extractor),

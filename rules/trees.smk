@@ -24,7 +24,7 @@ rule generate_turn:
     benchmark:
         "<benchmarks>/generate_turn/shard{shard}.turn{turn}.tsv"
     conda:
-        "../envs/generate.yaml"
+        lambda wildcards: generation_env(agent(wildcards))
     threads: run.runtime.threads
     resources:
         gpu=lambda wildcards: gpus(agent(wildcards)),
@@ -52,7 +52,7 @@ rule extract_answers:
     benchmark:
         "<benchmarks>/extract_answers/shard{shard}.turn{turn}.tsv"
     conda:
-        "../envs/generate.yaml"
+        generation_env(extractor)
     threads: 1 if extractor is None else run.runtime.threads
     resources:
         gpu=0 if extractor is None else gpus(extractor),
@@ -80,7 +80,7 @@ rule filter_disagreement:
     benchmark:
         "<benchmarks>/filter_disagreement/shard{shard}.tsv"
     conda:
-        "../envs/generate.yaml"
+        generation_env(run.filter.model)
     threads: run.runtime.threads
     resources:
         gpu=gpus(run.filter.model),

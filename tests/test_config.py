@@ -290,3 +290,13 @@ def test_an_unknown_model_name_on_the_command_line_is_one_message(values):
     run = load_config(values)
     with pytest.raises(PbtError, match="unknown model 'other'"):
         run.model("other")
+
+
+def test_the_page_on_the_configuration_says_what_the_models_say():
+    import runpy
+    from pathlib import Path
+
+    root = Path(__file__).parents[1]
+    made = runpy.run_path(str(root / "scripts" / "make_config_docs.py"))["page"]()
+    written = (root / "config" / "README.md").read_text(encoding="utf-8")
+    assert written == made, "run `python scripts/make_config_docs.py`"

@@ -400,10 +400,10 @@ def test_differences_are_paired_by_model_seed_and_item():
         flipflop("base", ("Paris", "Rome"), ("Paris", "Paris"), ("Rome", "Rome")),
         flipflop("pbt", ("Paris", "Paris"), ("Rome", "Paris")),
         flipflop("base", ("Paris", "Rome"), model="other"),
-        flipflop("pbt", ("Paris", "Rome"), seed=42),
+        flipflop("pbt", ("Paris", "Rome"), model="third"),
     )
     gain = row_of(metrics, "difference_minus_base", "pbt", recipe="pbt")
-    # q0: 0 − (−1), q1: 1 − 0; q2 was not answered by the adapter, seed 42 has no base.
+    # q0: 0 − (−1), q1: 1 − 0; q2 was not answered by the adapter, the third model has no base.
     assert (gain["seed"], gain["value"], gain["n"]) == (12, 1.0, 2)
 
 
@@ -501,3 +501,16 @@ def test_no_dev_responses_are_refused():
     with pytest.raises(PbtError, match="no dev responses") as error:
         select_epoch(tables.empty_frame("responses"))
     assert error.value.hint
+
+
+def test_base_without_a_seed_of_its_own_is_compared_with_every_seed():
+    greedy = [flipflop("base", ("Paris", "Rome"), seed=12)]
+    trained = [flipflop("pbt", ("Paris", "Paris"), seed=seed) for seed in (12, 42)]
+    metrics = metrics_of(*greedy, *trained)
+    for seed in (12, 42):
+        assert of(metrics, "after_minus_base", "pbt", "pbt", seed=seed)[:2] == (1.0, 1)
+    assert set(metrics.filter(recipe="base")["seed"]) == {12}
+    # With two seeds of base each is compared with its own.
+    own = metrics_of(*greedy, flipflop("base", ("Paris", "Paris"), seed=42), *trained)
+    found = [of(own, "after_minus_base", "pbt", "pbt", seed=seed)[0] for seed in (12, 42)]
+    assert found == [1.0, 0.0]

@@ -64,6 +64,22 @@ def test_every_preset_dry_runs_without_network_in_seconds(checkout, preset):
     assert not (checkout / "results" / preset).exists(), "a dry-run writes nothing"
 
 
+@pytest.mark.parametrize(
+    ("stage", "last"),
+    [
+        ("trees_all", "score_trees"),
+        ("preferences_all", "balance_preferences"),
+        ("train_all", "select_adapter"),
+        ("evaluate_all", "judge_replies"),
+        ("analyze_all", "fit_regression"),
+    ],
+)
+def test_stages_have_targets(checkout, stage, last):
+    result = snakemake(checkout, "-n", stage, "--configfile", "config/paper.yaml")
+    assert result.returncode == 0, result.stderr
+    assert f"rule {last}:" in result.stdout and "write_report" not in result.stdout
+
+
 def test_a_model_of_ones_own_is_evaluated_without_trees(checkout):
     def bare(values):
         for key in ("agents", "filter", "analysis"):

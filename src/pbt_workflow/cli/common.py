@@ -71,7 +71,7 @@ def prompt(run, name: str) -> str:
 def engine(run, name: str, folder: Path):
     from pbt_workflow.engines import load_engine
 
-    return load_engine(folder, run.model(name), run.runtime.generation_batch)
+    return load_engine(folder, run.model(name), run.runtime.generation_batch, run.runtime.vllm)
 
 
 def extractor(run, folder: Path | None):

@@ -98,6 +98,7 @@ __all__ = [
     "Train",
     "Trees",
     "Veto",
+    "Vllm",
     "WheelSource",
     "load_config",
     "load_section",
@@ -110,18 +111,26 @@ INFLUENCED = "influence-"
 SectionType = TypeVar("SectionType", bound=Section)
 
 
+class Vllm(Section):
+    """Speed of models with `engine: vllm`."""
+
+    gpu_memory: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory it may take")
+    block_size: int = Field(16, ge=16, multiple_of=16, description="tokens of a cache block")
+
+
 class Runtime(Section):
     """What changes only speed."""
 
     generation_batch: int = Field(64, ge=1, description="sequences decoded together")
     training_batch: int = Field(4, ge=1, description="examples per forward pass in training")
     threads: int = Field(1, ge=1, description="CPU threads of a job that runs a model")
+    vllm: Vllm = Vllm()
 
 
 class Config(Section):
     """A run."""
 
-    run: Name
+    run: Name = Field(description="names the run's folder, results/{run}")
     models: dict[Name, Model] = Field(min_length=1)
     adapters: dict[Name, Adapter] = Field(
         {}, description="evaluated beside the recipes, under their names"

@@ -88,6 +88,9 @@ class Model(Section):
         "none", description="bitsandbytes quantisation of the base weights"
     )
     gpus: int = Field(0, ge=0, description="GPUs a job with this model asks for")
+    engine: Literal["transformers", "vllm"] = Field(
+        "transformers", description="what runs the model in generation; see docs/engines.md"
+    )
 
     @property
     def scripted(self) -> bool:

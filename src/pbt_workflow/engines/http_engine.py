@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pbt_workflow.chat import Message
 from pbt_workflow.config import HttpSource
-from pbt_workflow.engines import ChatRequest, Decoding, LabelProbabilities, Reply
+from pbt_workflow.engines import ChatRequest, Decoding, LabelProbabilities, Reply, normalize
 from pbt_workflow.errors import PbtError
 
 ATTEMPTS = 4
@@ -163,7 +163,4 @@ def _probabilities(choice: dict, labels: tuple[str, ...]) -> LabelProbabilities:
     for entry in reported:
         token = entry["token"].strip().lower()
         found[token] = found.get(token, 0.0) + math.exp(entry["logprob"])
-    weights = [found.get(label.lower(), 0.0) for label in labels]
-    mass = math.fsum(weights)
-    shares = tuple(w / mass if mass else math.nan for w in weights)
-    return LabelProbabilities(shares, mass)
+    return normalize([found.get(label.lower(), 0.0) for label in labels])

@@ -20,7 +20,14 @@ from transformers import (
 )
 
 from pbt_workflow.chat import encode, label_ids, load_tokenizer
-from pbt_workflow.engines import ChatRequest, Decoding, LabelProbabilities, Reply
+from pbt_workflow.engines import (
+    ChatRequest,
+    Decoding,
+    LabelProbabilities,
+    Reply,
+    normalize,
+    without_longer_labels,
+)
 from pbt_workflow.engines.decoding import FewLeft, SeededSampling, TokenStore
 from pbt_workflow.engines.prefixes import PrefixPlan, batch_rows, plan_prefixes
 from pbt_workflow.errors import PbtError
@@ -105,11 +112,9 @@ class TransformersEngine:
                 )
                 advance(len(rows))
         probabilities = logprobs.exp().view(len(requests), len(labels))
-        for row, ids in zip(probabilities, tokens, strict=True):
-            _take_longer_labels(row, ids)
         return [
-            LabelProbabilities(tuple((row / row.sum()).tolist()), float(row.sum()))
-            for row in probabilities
+            normalize(without_longer_labels(row.tolist(), ids))
+            for row, ids in zip(probabilities, tokens, strict=True)
         ]
 
     def _reply(
@@ -277,21 +282,6 @@ class TransformersEngine:
             self.model = PeftModel.from_pretrained(base, str(adapter)).eval()
             self._adapter = adapter
         yield
-
-
-def _take_longer_labels(row: torch.Tensor, tokens: list[list[int]]) -> None:
-    """From labels that begin longer ones take these' probability: `1` is `1` and not `10`.
-
-    Args:
-        row: each label's probability as a beginning; changed in place.
-        tokens: each label's token ids.
-    """
-    starts = row.clone()
-    for longer, ids in enumerate(tokens):
-        begins = [i for i, own in enumerate(tokens) if i != longer and ids[: len(own)] == own]
-        if begins:
-            row[max(begins, key=lambda i: len(tokens[i]))] -= starts[longer]
-    row.clamp_(min=0)
 
 
 def _processors(decoding: Decoding, seeds: list[int], start: int) -> LogitsProcessorList:

@@ -32,7 +32,8 @@ def evaluation_metrics(
     """All metrics of judged responses (schema `metrics`), as shares.
 
     Every metric has a 95 % bootstrap interval that resamples questions. `{metric}_minus_base` is
-    the item-by-item difference from base of the same model and seed, with a paired test (see
+    the item-by-item difference from base of the same model and seed (of base's only seed, where it
+    has one), with a paired test (see
     `statistics.paired_test`); n then counts items that both have.
 
     misinformation (Tables 1 and 5), subset `{NQ1|NQ2|Boolq|TruthfulQA}/{strategy}`:
@@ -212,7 +213,7 @@ def _team(responses: pl.DataFrame, resamples: int) -> list[dict]:
     # Openings are independent, so a member's first turn is the same in both orders but for noise.
     question = ["model", "seed", "partner", "question_id"]
     solo = (
-        items.filter(recipe="base")
+        _base(items)
         .group_by(question)
         .agg(solo_gap=(pl.col("strong_before") - pl.col("partner_before")).mean())
     )
@@ -258,6 +259,19 @@ def _team_items(responses: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def _base(items: pl.DataFrame) -> pl.DataFrame:
+    """The rows of base for every seed: its own, or those of its only seed.
+
+    Greedy replies of an untrained model depend on no seed and are made once.
+    """
+    key = ["model", "seed"]
+    base = items.filter(recipe="base")
+    made = base.select(key).unique()
+    missing = items.select(key).unique().join(made, on=key, how="anti")
+    only = base.filter(pl.col("seed").n_unique().over("model") == 1).drop("seed")
+    return pl.concat([base, missing.join(only, on="model").select(base.columns)])
+
+
 def _minus_base(
     items: pl.DataFrame,
     metrics: dict[str, Bounds],
@@ -265,7 +279,7 @@ def _minus_base(
     resamples: int,
     part: str | None = None,
 ) -> list[dict]:
-    base, trained = items.filter(recipe="base"), items.filter(pl.col("recipe") != "base")
+    base, trained = _base(items), items.filter(pl.col("recipe") != "base")
     on = ["model", "seed", *ITEM, *([part] if part else [])]
     return _differences(trained, base, on, "base", metrics, binary, resamples, part)
 

@@ -1,0 +1,85 @@
+"""What this package changes inside vLLM, which imports it in its own process.
+
+Sampling goes by this package's seeds, and a CPU's cache blocks may be as small as a GPU's.
+"""
+
+import torch
+from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from vllm.platforms import current_platform
+from vllm.v1.sample.logits_processor import LogitsProcessor
+from vllm.v1.sample.logits_processor.builtin import process_dict_updates
+
+from pbt_workflow.seeds import unit_interval
+
+KEY = "pbt_sampling"
+
+if current_platform.is_cpu():
+    from vllm.v1.attention.backend import MultipleOf
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    # vLLM 0.32 has kernels for blocks of 16 tokens (`vec16`) but says that it needs 32. Only whole
+    # blocks are shared, so larger ones compute more: 1.24 times the fewest tokens, 1.08 with 16.
+    CPUAttentionBackend.get_supported_kernel_block_sizes = staticmethod(
+        lambda kv_cache_spec=None: [MultipleOf(16)]
+    )
+
+
+class SeededSampling(LogitsProcessor):
+    """Leaves the one token that the transformers engine would draw, for vLLM to take greedily.
+
+    A request says how in `SamplingParams.extra_args[KEY]`: [seed, temperature, top_p, top_k].
+    Requests without it are left alone. Runs after the minimal length has been seen to.
+    """
+
+    def __init__(self, vllm_config, device: torch.device, is_pin_memory: bool) -> None:
+        self.requests: dict[int, tuple[list, list[int]]] = {}
+
+    def is_argmax_invariant(self) -> bool:
+        return False
+
+    def update_state(self, batch_update) -> None:
+        process_dict_updates(self.requests, batch_update, _settings)
+
+    def apply(self, logits: torch.Tensor) -> torch.Tensor:
+        if not self.requests:
+            return logits
+        # Requests of one call are sampled alike, so this is one group, seldom two.
+        groups: dict[tuple, list[int]] = {}
+        for row, (settings, _) in self.requests.items():
+            groups.setdefault(tuple(settings[1:]), []).append(row)
+        for (temperature, top_p, top_k), rows in groups.items():
+            draws = [
+                unit_interval(self.requests[row][0][0], len(self.requests[row][1])) for row in rows
+            ]
+            tokens = draw(logits[rows], draws, temperature, top_p, top_k)
+            logits[rows] = torch.full_like(logits[rows], -torch.inf).scatter(1, tokens, 0.0)
+        return logits
+
+
+def draw(
+    scores: torch.Tensor, draws: list[float], temperature: float, top_p: float, top_k: int
+) -> torch.Tensor:
+    """Tokens by inverse transform, as in `decoding.SeededSampling`.
+
+    Args:
+        scores: [rows, vocabulary], raw logits.
+        draws: a number in [0, 1) per row.
+
+    Returns:
+        [rows, 1] token ids.
+    """
+    scores = TemperatureLogitsWarper(temperature)(None, scores)
+    if top_k:
+        scores = TopKLogitsWarper(top_k)(None, scores)
+    if top_p < 1:
+        scores = TopPLogitsWarper(top_p)(None, scores)
+    cumulative = scores.float().softmax(-1).double().cumsum(-1)
+    where = torch.tensor(draws, dtype=torch.float64, device=scores.device)
+    tokens = torch.searchsorted(cumulative, (where * cumulative[:, -1]).unsqueeze(1), right=True)
+    return tokens.clamp(max=scores.shape[-1] - 1)
+
+
+def _settings(params, _prompt: list[int] | None, output: list[int]) -> tuple | None:
+    settings = (params.extra_args or {}).get(KEY)
+    # vLLM appends to `output` as the reply grows, so its length is the step.
+    return None if settings is None else (settings, output)
