@@ -22,15 +22,17 @@ pathvars:
 
 wildcard_constraints:
     model=one_of(run.models),
-    recipe=one_of(["base", "accept", "resist", "pbt", *run.adapters]),
+    recipe=one_of(["base", "accept", "resist", "pbt", *run.adapters, *run.influenced]),
     adapter=one_of(run.adapters) or "none",
     partner=one_of(run.evaluations.team.partners) or "none",
     order="strong_first|partner_first",
     split=one_of(["train", "dev", "test"]),
     seed=one_of(run.train.seeds),
-    shard=one_of(range(run.trees.shards)),
+    shard=one_of(range(most_shards)),
     turn="[0-9]+",
     source=one_of(["trees", "evaluation"]),
+    it="[0-9]{2}",
+    experiment=one_of(influence_runs) or "none",
 
 
 include: "rules/resources.smk"
@@ -57,6 +59,12 @@ if run.analysis is not None:
 include: "rules/report.smk"
 
 
+if run.influence is not None:
+
+    include: "rules/influence_common.smk"
+    include: "rules/influence.smk"
+
+
 # Settings reach jobs through this file; what a rule's result depends on is in its params.
 onstart:
     write_resolved(run)
@@ -65,7 +73,7 @@ onstart:
 rule all:
     default_target: True
     input:
-        "<results>/report.html",
+        final_pages,
 
 
 # Stages, to run or to look at by name.
@@ -99,3 +107,8 @@ rule analyze_all:
     input:
         "<results>/tables",
         analysis_files,
+
+
+rule influence_all:
+    input:
+        influence_pages,

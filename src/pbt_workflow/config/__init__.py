@@ -23,12 +23,23 @@ from pbt_workflow.config.evaluations import (
     Team,
 )
 from pbt_workflow.config.files import read_yaml
+from pbt_workflow.config.influence import (
+    Cast,
+    Experiment,
+    Influence,
+    Sampling,
+    Select,
+    Static,
+    Veto,
+)
 from pbt_workflow.config.models import (
     SOURCE_TYPES,
     Adapter,
+    HttpSource,
     HubSource,
     Model,
     PathSource,
+    ScriptedAssessorSource,
     ScriptedSource,
     TinySource,
     WheelSource,
@@ -52,6 +63,7 @@ __all__ = [
     "Agents",
     "Analysis",
     "Balanced",
+    "Cast",
     "Config",
     "Decoding",
     "Depth",
@@ -59,11 +71,14 @@ __all__ = [
     "Evaluation",
     "Evaluations",
     "Examples",
+    "Experiment",
     "Extraction",
     "FarmFiles",
     "Filter",
     "Flipflop",
+    "HttpSource",
     "HubSource",
+    "Influence",
     "Lora",
     "Misinformation",
     "Model",
@@ -73,13 +88,18 @@ __all__ = [
     "Questions",
     "Recipe",
     "Runtime",
+    "Sampling",
+    "ScriptedAssessorSource",
     "ScriptedSource",
     "Section",
+    "Select",
     "Sft",
+    "Static",
     "Team",
     "TinySource",
     "Train",
     "Trees",
+    "Veto",
     "Vllm",
     "WheelSource",
     "load_config",
@@ -90,6 +110,7 @@ __all__ = [
 ]
 
 RESERVED = ("base", "accept", "resist", "pbt")
+INFLUENCED = "influence-"
 SectionType = TypeVar("SectionType", bound=Section)
 
 
@@ -126,6 +147,7 @@ class Config(Section):
     train: Train = Train()
     evaluations: Evaluations = Evaluations()
     analysis: Analysis | None = Field(None, description="null: not run")
+    influence: Influence | None = Field(None, description="null: not run")
     prompts: dict[Name, str] = Field({}, description="prompt name -> file with its text")
     runtime: Runtime = Runtime()
 
@@ -139,17 +161,31 @@ class Config(Section):
     def evaluations_run(self) -> list[str]:
         """The evaluations that are run."""
         team = bool(self.evaluations.team.partners)
-        return [name for name in self.evaluations.run if name != "team" or team]
+        named = [name for name in self.evaluations.run if name != "team" or team]
+        return named if self.evaluated else []
 
     @property
     def grows_trees(self) -> bool:
         """Whether pairs are needed: to train on, or to evaluate on."""
-        return bool(self.train.models) or "balanced" in self.evaluations.run
+        return bool(self.train.models) or "balanced" in self.evaluations_run
+
+    @property
+    def influenced(self) -> dict[str, str]:
+        """Recipe -> experiment, for the influence adapters that are evaluated as recipes."""
+        experiments = self.influence.experiments if self.influence else {}
+        wanted = self.influence is not None and self.influence.evaluate
+        return {INFLUENCED + n: n for n, e in experiments.items() if wanted and e.iterations}
 
     def variants(self, model: str) -> list[str]:
         """What of a model is evaluated: base, the recipes it is trained on, its adapters."""
         trained = self.train.recipes if model in self.train.models else []
-        return ["base", *trained, *(n for n, a in self.adapters.items() if a.model == model)]
+        agents = {r: self.influence.experiments[n].cast.agent for r, n in self.influenced.items()}
+        return [
+            "base",
+            *trained,
+            *(n for n, a in self.adapters.items() if a.model == model),
+            *(recipe for recipe, agent in agents.items() if agent == model),
+        ]
 
     @model_validator(mode="after")
     def _known_names(self) -> "Config":
@@ -171,6 +207,8 @@ class Config(Section):
             uses["extraction.model"] = self.extraction.model
         if self.analysis is not None and self.analysis.listener is not None:
             uses["analysis.listener"] = self.analysis.listener
+        if self.influence is not None:
+            uses |= self.influence.models_used()
         for key, name in uses.items():
             if name not in self.models:
                 known = ", ".join(self.models)
@@ -179,13 +217,15 @@ class Config(Section):
             if self.models[name].scripted:
                 raise ValueError(f"`train.models.{index}` is scripted; it cannot be trained")
         for name in self.adapters:
-            if name in RESERVED:
+            if name in RESERVED or name.startswith(INFLUENCED):
                 raise ValueError(f"`adapters.{name}` has a name that is taken; choose another")
         return self
 
     @model_validator(mode="after")
     def _complete(self) -> "Config":
-        if not self.evaluated:
+        if self.influence is not None:
+            self.influence.check(self)
+        if not self.evaluated and self.influence is None:
             raise ValueError("name models under `train.models` or `evaluations.models`")
         needed = []
         if self.grows_trees:
@@ -198,7 +238,7 @@ class Config(Section):
             why = why or "flipflop or team is evaluated"
             needed.append(("questions.evaluation", self.questions.evaluation))
         if self.analysis is not None:
-            if "balanced" not in self.evaluations.run:
+            if "balanced" not in self.evaluations_run:
                 raise ValueError("`analysis` needs `balanced` among `evaluations.run`")
             known = list(dict.fromkeys(n for m in self.evaluated for n in self.variants(m)))
             uses = {f"recipes.{i}": name for i, name in enumerate(self.analysis.recipes)}
@@ -278,11 +318,13 @@ def _named_files(config: Config) -> list[tuple[str, str]]:
         if source is not None and source.path is not None:
             files.append((f"questions.{name}.path", source.path))
     farm = config.evaluations.misinformation
-    if "misinformation" in config.evaluations.run and farm.files.path is not None:
+    if "misinformation" in config.evaluations_run and farm.files.path is not None:
         files += [
             ("evaluations.misinformation.files.path", f"{farm.files.path}/{subset}.jsonl")
             for subset in farm.subsets
         ]
+    if config.influence is not None:
+        files += config.influence.files()
     for name, model in config.models.items():
         if isinstance(model.source, ScriptedSource):
             files.append((f"models.{name}.source.knowledge", model.source.knowledge))

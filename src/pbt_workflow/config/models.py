@@ -6,7 +6,7 @@ from pydantic import Field
 
 from pbt_workflow.config.base import Fraction, Name, Section, Seed, Text
 
-SOURCE_TYPES = ("hub", "path", "wheel", "tiny", "scripted")
+SOURCE_TYPES = ("hub", "path", "wheel", "tiny", "scripted", "scripted_assessor", "http")
 
 
 class HubSource(Section):
@@ -51,12 +51,38 @@ class ScriptedSource(Section):
     accuracy: Fraction = 0.5
 
 
+class ScriptedAssessorSource(Section):
+    """No model: a user who talks by rote and ratings that fall with length, for tests."""
+
+    type: Literal["scripted_assessor"]
+    length: int = Field(40, ge=1, description="characters of a reply that is rated in the middle")
+
+
+class HttpSource(Section):
+    """A model behind a server with the OpenAI chat API; it cannot be trained or adapted here."""
+
+    type: Literal["http"]
+    url: str = Field(pattern=r"^https?://", description="up to and with /v1")
+    model: str
+    key_variable: str | None = Field(None, description="environment variable with the API key")
+    timeout: float = Field(120, gt=0, description="seconds per request")
+    long_labels: bool = Field(
+        False, description="whether the model writes 10 as one token, so that it can be a label"
+    )
+
+
 class Model(Section):
     """A model and how it is loaded."""
 
-    source: HubSource | PathSource | WheelSource | TinySource | ScriptedSource = Field(
-        discriminator="type"
-    )
+    source: (
+        HubSource
+        | PathSource
+        | WheelSource
+        | TinySource
+        | ScriptedSource
+        | ScriptedAssessorSource
+        | HttpSource
+    ) = Field(discriminator="type")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     quantization: Literal["none", "8bit", "4bit"] = Field(
         "none", description="bitsandbytes quantisation of the base weights"
@@ -68,7 +94,8 @@ class Model(Section):
 
     @property
     def scripted(self) -> bool:
-        return self.source.type == "scripted"
+        """Whether there are no weights here, so that nothing can be trained."""
+        return self.source.type in ("scripted", "scripted_assessor", "http")
 
 
 class Adapter(Section):

@@ -3,12 +3,20 @@
 One small interface, one file per engine. An engine holds one model; a process holds one engine.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from pbt_workflow.chat import Message
-from pbt_workflow.config import Model, ScriptedSource, Vllm
+from pbt_workflow.config import (
+    HttpSource,
+    Model,
+    ScriptedAssessorSource,
+    ScriptedSource,
+    Vllm,
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,29 @@ class LabelProbabilities:
     mass: float
 
 
+def without_longer_labels(begins: Sequence[float], tokens: Sequence[list[int]]) -> list[float]:
+    """The probability of each label itself, without that of longer labels it begins.
+
+    Where 10 is written as 1 and 0, the label 1 is a 1 that no 0 follows.
+
+    Args:
+        begins: of each label, the probability that a reply begins with its tokens.
+        tokens: each label's token ids.
+    """
+    own = list(begins)
+    for longer, ids in enumerate(tokens):
+        shorter = [i for i, t in enumerate(tokens) if i != longer and ids[: len(t)] == t]
+        if shorter:
+            own[max(shorter, key=lambda i: len(tokens[i]))] -= begins[longer]
+    return [max(0.0, probability) for probability in own]
+
+
+def normalize(probabilities: Sequence[float]) -> LabelProbabilities:
+    """Shares of the labels' mass; NaN where there is none."""
+    mass = math.fsum(probabilities)
+    return LabelProbabilities(tuple(p / mass if mass else math.nan for p in probabilities), mass)
+
+
 class Engine(Protocol):
     """A loaded model. Results are in the order of the requests."""
 
@@ -85,6 +116,14 @@ def load_engine(folder: Path, model: Model, batch_size: int, vllm: Vllm | None =
         from pbt_workflow.engines.scripted import ScriptedEngine
 
         return ScriptedEngine(model.source)
+    if isinstance(model.source, ScriptedAssessorSource):
+        from pbt_workflow.engines.scripted_assessor import ScriptedAssessor
+
+        return ScriptedAssessor(model.source)
+    if isinstance(model.source, HttpSource):
+        from pbt_workflow.engines.http_engine import HttpEngine
+
+        return HttpEngine(model.source, batch_size)
     from pbt_workflow.models import check_model
 
     check_model(folder)

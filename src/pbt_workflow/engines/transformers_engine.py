@@ -19,7 +19,14 @@ from transformers import (
 )
 
 from pbt_workflow.chat import encode, label_ids, load_tokenizer
-from pbt_workflow.engines import ChatRequest, Decoding, LabelProbabilities, Reply
+from pbt_workflow.engines import (
+    ChatRequest,
+    Decoding,
+    LabelProbabilities,
+    Reply,
+    normalize,
+    without_longer_labels,
+)
 from pbt_workflow.engines.decoding import FewLeft, SeededSampling, TokenStore
 from pbt_workflow.engines.prefixes import PrefixPlan, batch_rows, plan_prefixes
 from pbt_workflow.models import load_causal_lm
@@ -84,6 +91,7 @@ class TransformersEngine:
     ) -> list[LabelProbabilities]:
         sequences: list[list[int]] = []
         spans: list[int] = []
+        tokens: list[list[list[int]]] = []
         for request in requests:
             scored = [
                 label_ids(self.tokenizer, request.messages, request.opening, label)
@@ -91,6 +99,7 @@ class TransformersEngine:
             ]
             # First tokens are enough where they tell all labels apart.
             firsts = {ids[0] for _, ids in scored}
+            tokens.append([ids for _, ids in scored])
             for prefix, ids in scored:
                 ids = ids[:1] if len(firsts) == len(labels) else ids
                 sequences.append(prefix + ids)
@@ -104,8 +113,8 @@ class TransformersEngine:
                 advance(len(rows))
         probabilities = logprobs.exp().view(len(requests), len(labels))
         return [
-            LabelProbabilities(tuple((row / row.sum()).tolist()), float(row.sum()))
-            for row in probabilities
+            normalize(without_longer_labels(row.tolist(), ids))
+            for row, ids in zip(probabilities, tokens, strict=True)
         ]
 
     def _reply(

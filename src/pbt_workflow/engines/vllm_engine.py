@@ -12,7 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pbt_workflow.chat import encode, label_ids, load_tokenizer
-from pbt_workflow.engines import ChatRequest, Decoding, LabelProbabilities, Reply
+from pbt_workflow.engines import (
+    ChatRequest,
+    Decoding,
+    LabelProbabilities,
+    Reply,
+    normalize,
+    without_longer_labels,
+)
 from pbt_workflow.engines.prefixes import batch_rows
 from pbt_workflow.errors import PbtError
 from pbt_workflow.progress import progress, quiet_bars
@@ -161,8 +168,8 @@ class VllmEngine:
                 math.exp(sum(found[prompt][token].logprob for prompt, token in path))
                 for path in paths
             ]
-            total = sum(masses)
-            results.append(LabelProbabilities(tuple(mass / total for mass in masses), total))
+            tokens = [[token for _, token in path] for path in paths]
+            results.append(normalize(without_longer_labels(masses, tokens)))
         return results
 
     def close(self) -> None:

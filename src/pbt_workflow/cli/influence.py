@@ -1,0 +1,297 @@
+"""Commands of rules/influence.smk: conversations, ratings, selection, training, statistics."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pbt_workflow.cli import common
+from pbt_workflow.cli.common import Adapter, ConfigFile, Curve, ModelFolder, Out, Work
+from pbt_workflow.errors import PbtError
+
+app = typer.Typer()
+
+Named = Annotated[str, typer.Option(help="The experiment's name in the configuration.")]
+Iteration = Annotated[int, typer.Option(help="The iteration, from 0.")]
+Machine = Annotated[Path, typer.Option(help="The class as `influence-environment` wrote it.")]
+Openings = Annotated[Path, typer.Option(help="The class's openings (Parquet).")]
+Turns = Annotated[list[Path], typer.Option(help="Turns (Parquet); repeat per shard.")]
+Ratings = Annotated[list[Path], typer.Option(help="Ratings (Parquet); repeat per file.")]
+Trajectories = Annotated[Path, typer.Option(help="Rewards of trajectories (Parquet).")]
+Selected = Annotated[Path | None, typer.Option(help="Selected trajectories (Parquet).")]
+
+
+def _experiment(run, name: str):
+    experiments = run.influence.experiments if run.influence else {}
+    if name not in experiments:
+        raise PbtError(
+            f"unknown experiment {name!r}",
+            where=f"configuration of run {run.run!r}",
+            hint=f"name one of: {', '.join(experiments) or 'none is configured'}",
+        )
+    return experiments[name]
+
+
+def _machine(path: Path):
+    from pbt_workflow.config import load_section
+    from pbt_workflow.influence.environments import EnvironmentClass
+
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PbtError("cannot read the environment class", where=path, hint=str(error)) from None
+    return load_section(EnvironmentClass, **values)
+
+
+@app.command("influence-environment")
+def environment(
+    folder: Annotated[Path, typer.Option(help="Folder of a class: class.yaml and themes.")],
+    out: Out,
+    machine: Annotated[Path, typer.Option(help="Where to write the class (JSON).")],
+) -> None:
+    """Check a class of environments, every template with all its variables, and compile it."""
+    from pbt_workflow import tables
+    from pbt_workflow.influence.environments import compile_class
+
+    compiled, openings = compile_class(folder)
+    values = compiled.model_dump(mode="json")
+    common.write(openings, out, "influence_openings", values)
+    with tables.atomic_path(machine) as partial:
+        partial.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+@app.command("influence-plan")
+def plan(
+    config: ConfigFile,
+    experiment: Named,
+    iteration: Iteration,
+    machine: Machine,
+    openings: Openings,
+    out: Out,
+) -> None:
+    """Choose an iteration's conversations: openings, drawn names, seeds, shards."""
+    from pbt_workflow.influence.planning import plan_iteration
+
+    settings = _experiment(common.read_run(config), experiment)
+    planned = plan_iteration(
+        _machine(machine), common.read(openings, "influence_openings"), settings, iteration
+    )
+    common.write(planned, out, "influence_plan", settings.sampling)
+
+
+@app.command("influence-simulate")
+def simulate(
+    config: ConfigFile,
+    experiment: Named,
+    shard: Annotated[int, typer.Option(help="The shard of the plan, from 0.")],
+    machine: Machine,
+    openings: Openings,
+    plan: Annotated[Path, typer.Option(help="The iteration's plan (Parquet).")],
+    models: Annotated[Path, typer.Option(help="Folder of the model folders, by name.")],
+    out: Out,
+    adapter: Adapter = None,
+) -> None:
+    """Hold a shard's conversations, all open ones at once."""
+    import polars as pl
+
+    from pbt_workflow.influence.simulate import Players
+    from pbt_workflow.influence.simulate import simulate as roll_out
+
+    run = common.read_run(config)
+    settings = _experiment(run, experiment)
+    cast = settings.cast.names
+    # A model that plays several roles is loaded once.
+    engines = {
+        name: common.engine(run, name, models / name)
+        for name in dict.fromkeys(cast[role] for role in ("agent", "user", "transition"))
+    }
+    players = Players(
+        engines[cast["agent"]],
+        engines[cast["user"]],
+        engines[cast["transition"]],
+        cast["agent"],
+        adapter,
+    )
+    planned = common.read(plan, "influence_plan").filter(pl.col("shard") == shard)
+    turns = roll_out(
+        _machine(machine), common.read(openings, "influence_openings"), planned, players, settings
+    )
+    common.write(turns, out, "influence_turns", settings)
+
+
+@app.command("influence-rate")
+def rate(
+    config: ConfigFile,
+    experiment: Named,
+    assessor: Annotated[str, typer.Option(help="The assessor's name in the class.")],
+    machine: Machine,
+    turns: Annotated[Path, typer.Option(help="A shard's turns (Parquet).")],
+    models: Annotated[Path, typer.Option(help="Folder of the model folders, by name.")],
+    out: Out,
+) -> None:
+    """Rate stored conversations by one assessor."""
+    from pbt_workflow.influence.rate import rate_turns
+
+    run = common.read_run(config)
+    settings = _experiment(run, experiment)
+    model = settings.cast.assessor(assessor)
+    compiled = _machine(machine)
+    rated = rate_turns(
+        compiled,
+        common.read(turns, "influence_turns"),
+        assessor,
+        common.engine(run, model, models / model),
+        model,
+        settings.system_role,
+    )
+    common.write(rated, out, "influence_ratings", compiled.assessors[assessor])
+
+
+@app.command("influence-select")
+def select(
+    config: ConfigFile,
+    experiment: Named,
+    turns: Turns,
+    ratings: Ratings,
+    trajectories: Annotated[Path, typer.Option(help="Where to write rewards (Parquet).")],
+    out: Out,
+) -> None:
+    """Reward trajectories, and select the best and the worst."""
+    from pbt_workflow.influence.select import select_trajectories
+    from pbt_workflow.influence.trajectories import rate_trajectories
+
+    settings = _experiment(common.read_run(config), experiment)
+    rewarded = rate_trajectories(
+        common.read_all(turns, "influence_turns"),
+        common.read_all(ratings, "influence_ratings"),
+        settings,
+    )
+    common.write(rewarded, trajectories, "influence_trajectories", settings.select)
+    chosen = select_trajectories(rewarded, settings)
+    common.write(chosen, out, "influence_selected", settings.select)
+
+
+@app.command("influence-rows")
+def rows(
+    config: ConfigFile,
+    experiment: Named,
+    iteration: Iteration,
+    selected: Annotated[Path, typer.Option(help="Selected trajectories (Parquet).")],
+    turns: Turns,
+    out: Out,
+) -> None:
+    """Make training rows of the selected trajectories' replies."""
+    from pbt_workflow.influence.rows import training_rows
+
+    settings = _experiment(common.read_run(config), experiment)
+    made = training_rows(
+        common.read(selected, "influence_selected"),
+        common.read_all(turns, "influence_turns"),
+        settings,
+        iteration,
+    )
+    common.write(made, out, "influence_rows", settings.train)
+
+
+@app.command("influence-train")
+def train(
+    config: ConfigFile,
+    experiment: Named,
+    iteration: Iteration,
+    rows: Annotated[Path, typer.Option(help="The iteration's training rows (Parquet).")],
+    model: ModelFolder,
+    out: Out,
+    log: Curve,
+    work: Work,
+    adapter: Adapter = None,
+) -> None:
+    """Train the agent's adapter on an iteration's rows, from the adapter before."""
+    from pbt_workflow.influence.training import train_iteration
+
+    run = common.read_run(config)
+    settings = _experiment(run, experiment)
+    name = settings.cast.agent
+    train_iteration(
+        rows,
+        model,
+        adapter,
+        name=name,
+        experiment=experiment,
+        iteration=iteration,
+        seed=settings.seed,
+        model=run.model(name),
+        settings=settings.train,
+        micro_batch=run.runtime.training_batch,
+        log_to=run.influence.log_to,
+        work=work,
+        out=out,
+        log=log,
+    )
+
+
+@app.command("influence-statistics")
+def statistics(
+    experiment: Named,
+    trajectories: Trajectories,
+    ratings: Ratings,
+    out: Out,
+    selected: Selected = None,
+) -> None:
+    """An iteration's means, with intervals, in all and by environment."""
+    from pbt_workflow.influence.statistics import iteration_statistics
+
+    found = iteration_statistics(
+        common.read(trajectories, "influence_trajectories"),
+        common.read_all(ratings, "influence_ratings"),
+        None if selected is None else common.read(selected, "influence_selected"),
+        experiment,
+    )
+    common.write(found, out, "influence_statistics")
+
+
+@app.command("influence-transcripts")
+def transcripts(
+    experiment: Named,
+    turns: Turns,
+    ratings: Ratings,
+    trajectories: Annotated[list[Path], typer.Option(help="Rewards; repeat per iteration.")],
+    selected: Annotated[list[Path], typer.Option(help="Selected; repeat per trained iteration.")],
+    out: Out,
+    limit: Annotated[int, typer.Option(min=1, help="Conversations per iteration.")] = 60,
+) -> None:
+    """Write the viewer of an experiment's conversations: one HTML file."""
+    from pbt_workflow.influence.transcripts import write_transcripts
+
+    write_transcripts(
+        experiment,
+        turns=common.read_all(turns, "influence_turns"),
+        ratings=common.read_all(ratings, "influence_ratings"),
+        trajectories=common.read_all(trajectories, "influence_trajectories"),
+        selected=common.read_all(selected, "influence_selected"),
+        limit=limit,
+        out=out,
+    )
+
+
+@app.command("influence-report")
+def report(
+    config: ConfigFile,
+    statistics: Annotated[list[Path], typer.Option(help="Statistics; repeat per iteration.")],
+    folder: Annotated[Path, typer.Option(help="The run's influence folder.")],
+    out: Out,
+) -> None:
+    """Write the page on influence: one HTML file."""
+    from pbt_workflow.influence.report import write_report
+
+    run = common.read_run(config)
+    if run.influence is None:
+        raise PbtError("no `influence` in the configuration", where=config)
+    trajectories = {
+        name: common.read_all(
+            sorted(folder.glob(f"{name}/it[0-9][0-9]/trajectories.parquet")),
+            "influence_trajectories",
+        )
+        for name in run.influence.experiments
+    }
+    write_report(run, common.read_all(statistics, "influence_statistics"), trajectories, out)

@@ -1,0 +1,246 @@
+"""Environments: a class (state machine, roles, assessors) and its themes with their openings.
+
+A class is a folder: `class.yaml`, and one YAML file per theme, which is an environment. An
+environment's openings are the first messages of its conversations.
+"""
+
+from itertools import product
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+import yaml
+from pydantic import Field, model_validator
+
+from pbt_workflow import tables
+from pbt_workflow.config import load_section
+from pbt_workflow.config.base import Name, Section
+from pbt_workflow.errors import PbtError
+from pbt_workflow.influence.templates import render, used
+
+Role = Literal["user", "agent", "direction", "tool_call", "tool_response"]
+
+
+class TemplateMessage(Section):
+    """A message whose content is a template."""
+
+    role: Role
+    content: str = Field(min_length=1)
+
+
+class State(Section):
+    """A state of the conversation. On entering it, the user is given its directions."""
+
+    transitions: dict[Name, Name] = Field({}, description="label -> next state")
+    default: Name | None = Field(None, description="label taken when none can be read")
+    terminal: bool = False
+    directions: list[str] = []
+
+
+class Speaker(Section):
+    """The agent or the simulated user."""
+
+    system: str
+
+
+class Transition(Section):
+    """Who says where the conversation goes: by a state's labels, or by a rating."""
+
+    system: str
+    question: str
+    scale: list[str] | None = Field(
+        None, description="numeric labels; P(yes) = sigmoid(steepness * (mean - middle))"
+    )
+    steepness: float = Field(3.0, gt=0)
+
+
+class Assessor(Section):
+    """A model's rating of a transcript, the expected value of its labels."""
+
+    system: str
+    question: str
+    labels: list[str] = Field(min_length=2)
+    sees_tools: bool = False
+    turns: Literal["all", "last"] = "all"
+
+    @model_validator(mode="after")
+    def _numbers(self) -> "Assessor":
+        if not all(label.isdecimal() for label in self.labels):
+            raise ValueError("`labels` of an assessor are numbers, as text")
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError("`labels` has a label twice")
+        return self
+
+
+class EnvironmentClass(Section):
+    """What all environments of a class share."""
+
+    name: Name
+    description: str
+    influence_is_right: bool = Field(
+        False, description="moving the user is what a good agent does here"
+    )
+    start: Name
+    states: dict[Name, State]
+    agent: Speaker
+    user: Speaker
+    transition: Transition
+    assessors: dict[Name, Assessor]
+    answer_prefix: str = "The answer is:"
+    draw: dict[Name, list[str]] = Field({}, description="variable -> values it is drawn from")
+    opening: list[TemplateMessage] = Field(
+        [TemplateMessage(role="user", content="{message}")], min_length=1
+    )
+
+    @model_validator(mode="after")
+    def _machine(self) -> "EnvironmentClass":
+        if self.start not in self.states:
+            raise ValueError(f"`start` names state {self.start!r}, which there is not")
+        for name, state in self.states.items():
+            if state.terminal == bool(state.transitions):
+                raise ValueError(f"state {name!r} must have transitions or be terminal, not both")
+            for label, following in state.transitions.items():
+                if following not in self.states:
+                    raise ValueError(f"state {name!r} goes by {label!r} to unknown {following!r}")
+            if state.transitions and state.default not in state.transitions:
+                raise ValueError(f"`default` of state {name!r} is none of its labels")
+            chosen = {"yes", "no"} <= set(state.transitions) or len(state.transitions) < 2
+            if self.transition.scale is not None and not chosen:
+                raise ValueError(f"a scale decides yes or no; state {name!r} has other labels")
+        reached, rest = {self.start}, [self.start]
+        while rest:
+            following = set(self.states[rest.pop()].transitions.values()) - reached
+            reached |= following
+            rest.extend(following)
+        if lost := set(self.states) - reached:
+            raise ValueError(f"no way leads to state {sorted(lost)[0]!r}")
+        if missing := {"preference", "detector"} - set(self.assessors):
+            raise ValueError(f"`assessors` has no {sorted(missing)[0]}")
+        if self.opening[-1].role not in ("user", "tool_response"):
+            raise ValueError("an opening ends with the user or a tool, so that the agent replies")
+        return self
+
+    def templates(self) -> dict[str, str]:
+        """Every template of the class, by its key."""
+        found = {"agent.system": self.agent.system, "user.system": self.user.system}
+        found |= {"transition.system": self.transition.system}
+        found |= {"transition.question": self.transition.question}
+        for name, assessor in self.assessors.items():
+            found[f"assessors.{name}.system"] = assessor.system
+            found[f"assessors.{name}.question"] = assessor.question
+        for name, state in self.states.items():
+            found |= {f"states.{name}.directions.{i}": t for i, t in enumerate(state.directions)}
+        found |= {f"opening.{i}": message.content for i, message in enumerate(self.opening)}
+        return found
+
+
+class Theme(Section):
+    """An environment of a class; an opening is its message, or the variables it sets."""
+
+    user_type: str = Field("", description="e.g. vulnerable; statistics are split by environment")
+    variables: dict[Name, str] = {}
+    openings: dict[Name, str | dict[Name, str]] = Field(min_length=1)
+
+
+def read_class(folder: Path) -> tuple[EnvironmentClass, dict[str, Theme]]:
+    """A class and its themes by name, from a folder of YAML files.
+
+    Raises:
+        PbtError: a file is missing, not YAML, or not as the schema says.
+    """
+    folder = Path(folder)
+    machine = _read(folder / "class.yaml", EnvironmentClass)
+    themes = {
+        path.stem: _read(path, Theme)
+        for path in sorted(folder.glob("*.yaml"))
+        if path.name != "class.yaml"
+    }
+    if not themes:
+        raise PbtError("a class without environments", where=folder, hint="add a theme's YAML file")
+    return machine, themes
+
+
+def compile_class(folder: Path) -> tuple[EnvironmentClass, pl.DataFrame]:
+    """A class and its openings (schema `influence_openings`), with every template tried out.
+
+    Each template is rendered with the variables of every opening and every value that can be
+    drawn, so that no conversation can fail on one later.
+
+    Raises:
+        PbtError: what `read_class` raises, a template that cannot be filled, or a variable that
+            no template uses (mostly a misspelling).
+    """
+    machine, themes = read_class(folder)
+    templates = machine.templates()
+    rows = []
+    for name, theme in themes.items():
+        named: set[str] = set()
+        for opening, value in theme.openings.items():
+            own = {"message": value} if isinstance(value, str) else value
+            variables = {**theme.variables, **own}
+            if clash := set(variables) & set(machine.draw):
+                raise PbtError(
+                    f"variable {sorted(clash)[0]!r} is drawn by the class",
+                    where=f"{folder}/{name}.yaml, opening {opening}",
+                )
+            named |= set().union(*map(used, [*templates.values(), *variables.values()]))
+            for drawn in _draws(machine):
+                for key, template in templates.items():
+                    render(
+                        template,
+                        {**variables, **drawn},
+                        f"`{key}` with {folder}/{name}.yaml, opening {opening}",
+                    )
+            if unused := set(variables) - named:
+                raise PbtError(
+                    f"no template uses variable {sorted(unused)[0]!r}",
+                    where=f"{folder}/{name}.yaml, opening {opening}",
+                    hint="correct its name, or delete it",
+                )
+            messages = [message.model_dump() for message in machine.opening]
+            rows.append(
+                {
+                    "environment_class": machine.name,
+                    "environment": name,
+                    "user_type": theme.user_type,
+                    "opening": opening,
+                    "messages": messages,
+                    "variables": to_variables(variables),
+                    "opening_digest": tables.digest([messages, variables]),
+                }
+            )
+    schema = tables.empty_frame("influence_openings").schema
+    return machine, pl.DataFrame(rows, schema=schema)
+
+
+def to_variables(values: dict[str, str]) -> list[dict[str, str]]:
+    """Variables as a list of names and values, as Parquet holds them."""
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def from_variables(values: list[dict[str, str]]) -> dict[str, str]:
+    """The inverse of `to_variables`."""
+    return {entry["name"]: entry["value"] for entry in values}
+
+
+def _draws(machine: EnvironmentClass) -> list[dict[str, str]]:
+    return [
+        dict(zip(machine.draw, values, strict=True)) for values in product(*machine.draw.values())
+    ]
+
+
+def _read(path: Path, section: type[Section]):
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise PbtError("cannot read the environment", where=path, hint=str(error)) from None
+    if not isinstance(values, dict):
+        raise PbtError("an environment file is a mapping of keys", where=path)
+    try:
+        return load_section(section, **{str(key): value for key, value in values.items()})
+    except PbtError as error:
+        raise PbtError(
+            error.what,
+            where=f"{path}: {error.where}",
+            hint=f"{error.hint}; labels such as yes, no and 1 must be quoted",
+        ) from None

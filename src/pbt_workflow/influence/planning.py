@@ -1,0 +1,83 @@
+"""Which conversations an iteration has: openings, drawn names, seeds and shards."""
+
+import polars as pl
+
+from pbt_workflow import tables
+from pbt_workflow.config import Experiment
+from pbt_workflow.errors import PbtError
+from pbt_workflow.influence.environments import EnvironmentClass, to_variables
+from pbt_workflow.seeds import derive_seed
+
+
+def plan_iteration(
+    machine: EnvironmentClass, openings: pl.DataFrame, experiment: Experiment, iteration: int
+) -> pl.DataFrame:
+    """The trajectories of an iteration (schema `influence_plan`).
+
+    Seeds come from the trajectory's name alone, and so do shards: the number of shards changes
+    no conversation.
+
+    Args:
+        machine: the class.
+        openings: all its openings (schema `influence_openings`).
+        experiment: what to sample, how often, with which seed.
+        iteration: from 0.
+
+    Raises:
+        PbtError: the experiment names an environment or an assessor that the class has not.
+    """
+    known = openings["environment"].unique(maintain_order=True).to_list()
+    chosen = experiment.environments or known
+    for kind, wanted, there in (
+        ("environment", chosen, known),
+        ("assessor", experiment.assessors, list(machine.assessors)),
+    ):
+        if missing := [name for name in wanted if name not in there]:
+            raise PbtError(
+                f"class {machine.name!r} has no {kind} {missing[0]!r}",
+                where=f"config key `influence.experiments.*.{kind}s`",
+                hint=f"it has: {', '.join(there)}",
+            )
+    rows = []
+    for environment in chosen:
+        own = openings.filter(environment=environment).to_dicts()
+        for row in _sample(own, experiment, environment, iteration):
+            for number in range(experiment.sampling.trajectories):
+                rows.append(_trajectory(machine, row, experiment, iteration, number))
+    return pl.DataFrame(rows, schema=tables.empty_frame("influence_plan").schema)
+
+
+def _sample(rows: list[dict], experiment: Experiment, environment: str, iteration: int):
+    sampling = experiment.sampling
+    count = min(sampling.openings or len(rows), len(rows))
+    match sampling.choice:
+        case "fixed":
+            return rows[:count]
+        case "sequential":
+            return [rows[(iteration * count + i) % len(rows)] for i in range(count)]
+    ranked = sorted(
+        rows, key=lambda r: derive_seed(experiment.seed, iteration, environment, r["opening"])
+    )
+    return ranked[:count]
+
+
+def _trajectory(
+    machine: EnvironmentClass, row: dict, experiment: Experiment, iteration: int, number: int
+) -> dict:
+    opening = f"{row['environment']}/{row['opening']}"
+    name = f"{opening}/{number}"
+    # One draw per opening and iteration: trajectories of a group differ by sampling alone.
+    drawn = {
+        variable: values[derive_seed(experiment.seed, iteration, opening, variable) % len(values)]
+        for variable, values in machine.draw.items()
+    }
+    return {
+        "trajectory": name,
+        "environment": row["environment"],
+        "user_type": row["user_type"],
+        "opening": row["opening"],
+        "iteration": iteration,
+        "variables": [*row["variables"], *to_variables(drawn)],
+        "seed": derive_seed(experiment.seed, iteration, name),
+        "shard": derive_seed("shard", name) % experiment.shards,
+    }

@@ -1,0 +1,266 @@
+"""Training of one iteration by TRL: SFT on the best replies, or KTO on the best and worst."""
+
+import math
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from pbt_workflow import chat, config, tables
+from pbt_workflow.config.influence import Optimization
+from pbt_workflow.errors import PbtError
+from pbt_workflow.influence.rows import undesirable_weight
+from pbt_workflow.progress import quiet_bars
+from pbt_workflow.train import data, loading, run
+
+
+class Row(NamedTuple):
+    """The token ids of a prompt and a reply, with the end-of-turn token if it ended itself."""
+
+    prompt: list[int]
+    completion: list[int]
+    desirable: bool
+
+
+def train_iteration(
+    rows: Path,
+    base: Path,
+    previous: Path | None,
+    *,
+    name: str,
+    experiment: str,
+    iteration: int,
+    seed: int,
+    model: config.Model,
+    settings: Optimization,
+    micro_batch: int,
+    log_to: str,
+    work: Path,
+    out: Path,
+    log: Path,
+) -> None:
+    """Train the agent's adapter on one iteration's rows, from the adapter of the one before.
+
+    KTO's reference is the adapter the training starts from (none: the base model). The learning
+    rate is `learning_rate * decay ** iteration`; the optimiser starts afresh. Without a row to
+    train on (for KTO: of either side) the adapter is carried over unchanged, with a message. A
+    killed run continues from its last whole checkpoint in `work`, removed at the end.
+
+    Args:
+        rows: schema `influence_rows`, in the order they are trained in.
+        base: the model folder.
+        previous: the adapter's folder; None in the first iteration.
+        name: the model's name in the config.
+        experiment: the experiment's name, for the log.
+        iteration: from 0.
+        seed: of the adapter's first weights and of dropout.
+        model: how the base is loaded.
+        settings: the method's.
+        micro_batch: the most rows per forward pass of SFT; changes speed and memory only. KTO's
+            is `group_size`, which changes its result.
+        log_to: where TRL reports to.
+        work, out, log: folder for checkpoints, the adapter's folder, a `training` table.
+
+    Raises:
+        PbtError: rows longer than `max_length`, an unusable base or adapter, a batch that leaves
+            no two rows together, or a loss that is not a number.
+    """
+    quiet_bars()
+    from transformers import set_seed
+
+    tokenizer = chat.load_tokenizer(base)
+    encoded = read_rows(rows, tokenizer, settings.max_length)
+    made_with = {
+        "name": name,
+        "iteration": iteration,
+        "seed": seed,
+        "model": model.model_dump(exclude={"gpus"}),
+        "train": settings.model_dump(),
+        "rows": run.file_digest(rows),
+        "previous": "" if previous is None else run.file_digest(previous / loading.ADAPTER_WEIGHTS),
+    }
+    run.prepare_work(work, made_with)
+    set_seed(seed)
+    loaded = loading.load_base(base, model)
+    # New adapters change nothing before they are trained, so "as the base" is one of these too.
+    peft = None if previous else loading.lora_config(loaded, settings.lora)
+    policy = loading.load_adapter(loaded, base, previous) if previous else loaded
+    kto = settings.algorithm == "kto"
+    sides = {row.desirable for row in encoded}
+    history: list[dict] = []
+    if sides != ({True, False} if kto else {True}):
+        print(
+            f"nothing to train on in iteration {iteration}: the adapter is carried over",
+            file=sys.stderr,
+        )
+        checkpoint = Path(work) / "unchanged"
+        unchanged = policy if previous else _with_new_adapter(loaded, peft)
+        unchanged.save_pretrained(checkpoint)
+    else:
+        if kto:
+            trainer = make_kto_trainer(
+                policy, tokenizer, encoded, settings, iteration, seed, Path(work), peft
+            )
+        else:
+            trainer = make_sft_trainer(
+                policy, tokenizer, encoded, settings, iteration, micro_batch, seed, Path(work), peft
+            )
+        if log_to != "none":
+            _report_to(trainer, log_to)
+        checkpoint = run.train(trainer, work)[-1]
+        history = trainer.state.log_history
+    frame = run.log_frame(
+        history, name=name, recipe=experiment, seed=seed, stage=f"it{iteration:02d}"
+    )
+    tables.write_table(frame, log, "training", made_with)
+    with tables.atomic_path(out) as partial:
+        loading.publish_adapter(checkpoint, partial, name)
+    shutil.rmtree(work)
+
+
+def read_rows(path: Path, tokenizer, max_length: int) -> list[Row]:
+    """Rows in the file's order as token ids.
+
+    A reply that was cut at the token limit gets no end-of-turn token: it would teach the model
+    to be brief, whatever the selection.
+
+    Raises:
+        PbtError: rows longer than `max_length` tokens, which TRL would cut.
+    """
+    rows = tables.read_table(path, "influence_rows").to_dicts()
+    encoded = []
+    for row in rows:
+        prompt, reply = chat.encode_completion(tokenizer, row["prompt"], row["completion"])
+        encoded.append(Row(prompt, reply if row["ended"] else reply[:-1], row["desirable"]))
+    longest = max((len(row.prompt) + len(row.completion) for row in encoded), default=0)
+    if longest > max_length:
+        raise PbtError(
+            f"a training row has {longest} tokens, more than {max_length}",
+            where=path,
+            hint=f"raise `train.max_length` of the experiment to {longest}, or shorten replies",
+        )
+    return encoded
+
+
+def make_sft_trainer(
+    policy, tokenizer, rows, settings, iteration, micro_batch, seed, work: Path, peft
+):
+    """TRL's SFTTrainer on the replies, prompts masked."""
+    from trl import SFTConfig, SFTTrainer
+
+    pairs = [data.TokenPair(row.prompt, row.completion, []) for row in rows]
+    return SFTTrainer(
+        model=policy,
+        args=SFTConfig(
+            **_arguments(settings, len(rows), iteration, micro_batch, seed, work),
+            dataset_kwargs={"skip_prepare_dataset": True},
+        ),
+        train_dataset=data.sft_rows(pairs),
+        processing_class=tokenizer,
+        peft_config=peft,
+    )
+
+
+def make_kto_trainer(policy, tokenizer, rows, settings, iteration, seed, work: Path, peft):
+    """TRL's KTOTrainer. With `peft` the reference is the base, else a copy of the adapter.
+
+    Rows are taken in their order, `group_size` at a time; a last row that would be alone is left
+    out, as its KL term would be its own reward.
+    """
+    from trl import KTOConfig, KTOTrainer
+
+    arguments = _arguments(settings, len(rows), iteration, settings.group_size, seed, work)
+    rows = rows[:-1] if len(rows) % settings.group_size == 1 else rows
+    good = sum(row.desirable for row in rows)
+    return KTOTrainer(
+        model=policy,
+        args=KTOConfig(
+            **arguments,
+            beta=settings.beta,
+            desirable_weight=1.0,
+            undesirable_weight=undesirable_weight(good, len(rows) - good, settings.target_ratio),
+            train_sampling_strategy="sequential",
+            # The collator reads token columns that the trainer does not know.
+            remove_unused_columns=False,
+        ),
+        train_dataset=_kto_dataset(rows),
+        processing_class=tokenizer,
+        data_collator=kto_collator(tokenizer.pad_token_id),
+        peft_config=peft,
+    )
+
+
+def _arguments(settings, count, iteration, micro_batch, seed, work) -> dict[str, object]:
+    steps = math.ceil(count / settings.batch_size) * settings.epochs
+    shared = run.shared_arguments(settings, steps, micro_batch, seed, work)
+    return {
+        **shared,
+        "learning_rate": settings.learning_rate * settings.decay**iteration,
+        "num_train_epochs": settings.epochs,
+        "save_strategy": "steps",
+        "save_steps": max(1, steps // 5),
+        "save_total_limit": 2,
+    }
+
+
+def _kto_dataset(rows: list[Row]):
+    from datasets import Dataset
+
+    # TRL tokenises the text columns; they are empty, and the collator takes the token columns.
+    empty = [""] * len(rows)
+    return Dataset.from_dict(
+        {
+            "prompt": empty,
+            "completion": empty,
+            "label": [row.desirable for row in rows],
+            "prompt_tokens": [row.prompt for row in rows],
+            "completion_tokens": [row.completion for row in rows],
+        }
+    )
+
+
+def kto_collator(pad_token_id: int) -> Callable[[list[dict]], dict]:
+    """TRL's padding of KTO batches on token columns, with its mismatched pairs.
+
+    Each prompt is paired with the reply of the row before it in the batch (the first with the
+    last), to estimate the KL term of KTO (Ethayarajh et al. 2024, section 4.1).
+    """
+    from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
+
+    pad = DataCollatorForUnpairedPreference(pad_token_id=pad_token_id)
+
+    def collate(rows: list[dict]) -> dict:
+        return pad(
+            [
+                {
+                    "prompt_ids": row["prompt_tokens"],
+                    "completion_ids": row["completion_tokens"],
+                    "KL_completion_ids": rows[index - 1]["completion_tokens"],
+                    "label": row["label"],
+                }
+                for index, row in enumerate(rows)
+            ]
+        )
+
+    return collate
+
+
+def _with_new_adapter(loaded, peft):
+    from peft import get_peft_model
+
+    return get_peft_model(loaded, peft)
+
+
+def _report_to(trainer, log_to: str) -> None:
+    from transformers.integrations import get_reporting_integration_callbacks
+
+    try:
+        for callback in get_reporting_integration_callbacks([log_to]):
+            trainer.add_callback(callback)
+    except (ImportError, RuntimeError) as error:
+        raise PbtError(
+            f"cannot log to {log_to} ({str(error).splitlines()[0]})",
+            where="config key `influence.log_to`",
+            hint=f"install {log_to}, or set the key to none",
+        ) from None

@@ -1,0 +1,132 @@
+"""The viewer of an experiment's conversations: one HTML page that opens from disk."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pbt_workflow import tables
+from pbt_workflow.seeds import derive_seed
+
+SIDES = {"best": "best", "worst": "worst", "": "not trained on"}
+
+
+def page_environment() -> Environment:
+    """Jinja as the report has it: everything that is put in is escaped."""
+    here = Path(__file__).parent
+    return Environment(
+        loader=FileSystemLoader([here, here.parent / "report"]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def write_transcripts(
+    experiment: str,
+    *,
+    turns: pl.DataFrame,
+    ratings: pl.DataFrame,
+    trajectories: pl.DataFrame,
+    selected: pl.DataFrame,
+    limit: int,
+    out: Path,
+) -> None:
+    """Write the viewer: conversations with ratings per turn, filtered by what they are.
+
+    Args:
+        experiment: its name.
+        turns, ratings, trajectories: of all iterations.
+        selected: of all iterations, with a column `iteration`.
+        limit: the most conversations per iteration: all that were selected first, then a seeded
+            sample of the others.
+        out: the HTML file.
+    """
+    shown = _choose(trajectories, selected, limit)
+    talks = [_talk(row, turns, ratings) for row in shown]
+    page = (
+        page_environment()
+        .get_template("transcripts.html.j2")
+        .render(
+            experiment=experiment,
+            talks=talks,
+            total=trajectories.height,
+            environments=sorted({talk["environment"] for talk in talks}),
+            iterations=sorted({talk["iteration"] for talk in talks}),
+            sides=SIDES,
+        )
+    )
+    with tables.atomic_path(out) as partial:
+        partial.write_text(page, encoding="utf-8")
+
+
+def _choose(trajectories: pl.DataFrame, selected: pl.DataFrame, limit: int) -> list[dict]:
+    sides = {(row["iteration"], row["trajectory"]): row["side"] for row in selected.to_dicts()}
+    rows = [
+        {**row, "side": sides.get((row["iteration"], row["trajectory"]), "")}
+        for row in trajectories.to_dicts()
+    ]
+
+    def order(row: dict) -> tuple:
+        return (row["side"] == "", derive_seed("transcripts", row["iteration"], row["trajectory"]))
+
+    chosen = [
+        row
+        for iteration in sorted({row["iteration"] for row in rows})
+        for row in sorted((r for r in rows if r["iteration"] == iteration), key=order)[:limit]
+    ]
+    return sorted(
+        chosen,
+        key=lambda row: (
+            row["iteration"],
+            row["environment"],
+            -(row["reward"] if row["reward"] is not None else float("-inf")),
+        ),
+    )
+
+
+def _talk(row: dict, turns: pl.DataFrame, ratings: pl.DataFrame) -> dict:
+    key = {"iteration": row["iteration"], "trajectory": row["trajectory"]}
+    own = turns.filter(**key).sort("turn").to_dicts()
+    rated = ratings.filter(**key).sort("turn", "assessor").to_dicts()
+    last = own[-1]
+    # The last history holds all messages but the last reply's answer, which there is none of.
+    replies = iter(own)
+    messages = []
+    for entry in last["history"]:
+        turn = next(replies) if entry["role"] == "agent" and entry["generated"] else None
+        messages.append(
+            {**entry, "turn": turn, "notes": [] if turn is None else _notes(turn, rated)}
+        )
+    return {**row, "messages": messages, "system": last["system"], "end": last["done_reason"]}
+
+
+def _notes(turn: dict, rated: Sequence[dict]) -> list[dict]:
+    """What is said of a reply: each rating, and where the conversation went."""
+    notes = [
+        {
+            "name": rating["assessor"],
+            "value": "—" if rating["expectation"] is None else f"{rating['expectation']:.2f}",
+            "bars": list(zip(rating["labels"], rating["probabilities"], strict=True)),
+            "mass": rating["mass"],
+        }
+        for rating in rated
+        if rating["turn"] == turn["turn"]
+    ]
+    notes.append(
+        {
+            "name": "transition",
+            "value": f"{turn['transition']} → {turn['next_state']}",
+            "bars": list(
+                zip(
+                    turn["transition_labels"] if turn["transition_probabilities"] else [],
+                    turn["transition_probabilities"],
+                    strict=True,
+                )
+            ),
+            "mass": turn["transition_mass"],
+        }
+    )
+    return notes

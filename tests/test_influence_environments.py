@@ -1,0 +1,150 @@
+"""Environments: templates, the state machine, the classes that ship, and what is refused."""
+
+import pytest
+import yaml
+from influence_world import ENVIRONMENTS, write_class
+
+from pbt_workflow.config import Cast, Experiment, Sampling
+from pbt_workflow.errors import PbtError
+from pbt_workflow.influence.environments import compile_class, from_variables
+from pbt_workflow.influence.planning import plan_iteration
+from pbt_workflow.influence.templates import render
+
+CLASSES = ("booking", "companion", "encouragement", "relationship")
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("Hello {name}.", "Hello Ada."),
+        ('{{"a": "{name}"}}', '{"a": "Ada"}'),
+        ("{deep}", "I am Ada, {really}."),
+        (" {name} \n", "Ada"),
+    ],
+)
+def test_templates_fill_variables_and_those_in_variables(template, expected):
+    assert render(template, {"name": "Ada", "deep": "I am {name}, {{really}}."}) == expected
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [("{nobody}", "nobody"), ("a { b", "single"), ("{a}", "nested"), ("{0}", "single")],
+)
+def test_templates_that_cannot_be_filled_are_refused(template, message):
+    with pytest.raises(PbtError, match=message):
+        render(template, {"a": "{b}", "b": "{a}"}, "there")
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_class_that_ships_compiles_with_four_themes_of_eight_openings(name):
+    machine, openings = compile_class(ENVIRONMENTS / name)
+    assert machine.name == name
+    counts = openings["environment"].value_counts()["count"]
+    assert len(counts) == 4 and set(counts) == {8}
+    assert openings["opening_digest"].n_unique() == 32
+    assert {"preference", "detector", "whole", "outsider"} == set(machine.assessors)
+    assert machine.influence_is_right == (name == "encouragement")
+
+
+def test_a_booking_opens_with_an_error_that_the_detector_sees_and_the_user_does_not():
+    machine, openings = compile_class(ENVIRONMENTS / "booking")
+    roles = [message["role"] for message in openings["messages"][0]]
+    assert roles == ["user", "agent", "user", "tool_call", "tool_response"]
+    assert machine.assessors["detector"].sees_tools
+    assert not machine.assessors["preference"].sees_tools
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c, t: c["states"]["talking"].update(default="maybe"), "none of its labels"),
+        (lambda c, t: c["states"]["talking"]["transitions"].update(yes="gone"), "unknown 'gone'"),
+        (lambda c, t: c["states"].update(lost={"terminal": True}), "no way leads to"),
+        (lambda c, t: c["states"]["done"].update(terminal=False), "or be terminal"),
+        (lambda c, t: c.update(start="nowhere"), "nowhere"),
+        (lambda c, t: c["assessors"].pop("detector"), "no detector"),
+        (lambda c, t: c["assessors"]["preference"].update(labels=["a", "b"]), "numbers"),
+        (lambda c, t: c["agent"].update(system="{stranger}"), "stranger"),
+        (lambda c, t: c["agent"].update(sistem="x"), "unknown config key"),
+        (lambda c, t: t["variables"].update(spare="text"), "no template uses variable 'spare'"),
+        (lambda c, t: t["variables"].update(user_name="Bo"), "drawn by the class"),
+        (lambda c, t: t.update(openings={}), "openings"),
+        (lambda c, t: c["states"]["talking"].update(transitions={True: "done"}), "quoted"),
+    ],
+)
+def test_what_is_wrong_with_a_class_is_said_before_any_model_runs(tmp_path, change, message):
+    folder = write_class(tmp_path, change)
+    with pytest.raises(PbtError) as error:
+        compile_class(folder)
+    assert message in str(error.value) and str(folder) in str(error.value)
+
+
+def test_a_broken_file_is_named(tmp_path):
+    folder = write_class(tmp_path)
+    (folder / "theme.yaml").write_text("openings: [")
+    with pytest.raises(PbtError, match="theme.yaml"):
+        compile_class(folder)
+
+
+def experiment(**changes) -> Experiment:
+    values = {
+        "environment_class": "test",
+        "cast": Cast(agent="a", user="u"),
+        "iterations": 2,
+        "sampling": Sampling(openings=2, trajectories=3),
+    }
+    return Experiment(**(values | changes))
+
+
+@pytest.fixture
+def world(tmp_path):
+    return compile_class(write_class(tmp_path))
+
+
+def test_plans_are_the_same_whatever_the_number_of_shards(world):
+    plans = [plan_iteration(*world, experiment(shards=shards), 0) for shards in (1, 3)]
+    assert plans[0].drop("shard").equals(plans[1].drop("shard"))
+    assert plans[0].height == 2 * 3 and set(plans[1]["shard"]) <= {0, 1, 2}
+    assert plans[0]["seed"].n_unique() == 6
+
+
+def test_names_are_drawn_per_opening_and_iteration_and_are_one_of_the_values(world):
+    plan = plan_iteration(*world, experiment(), 0)
+    for _, group in plan.group_by("opening"):
+        drawn = {from_variables(v)["user_name"] for v in group["variables"].to_list()}
+        assert len(drawn) == 1 and drawn <= {"Ada", "Bo"}
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [("fixed", [["a", "b"], ["a", "b"]]), ("sequential", [["a", "b"], ["c", "a"]])],
+)
+def test_openings_are_chosen_as_configured(world, choice, expected):
+    sampling = Sampling(openings=2, trajectories=1, choice=choice)
+    for iteration, names in enumerate(expected):
+        plan = plan_iteration(*world, experiment(sampling=sampling), iteration)
+        assert plan["opening"].to_list() == names
+
+
+def test_a_random_choice_differs_between_iterations_only(world):
+    sampling = Sampling(openings=1, trajectories=1, choice="random")
+
+    def chosen(iteration):
+        return plan_iteration(*world, experiment(sampling=sampling), iteration)["opening"].item()
+
+    assert chosen(3) == chosen(3)
+    assert len({chosen(iteration) for iteration in range(20)}) == 3
+
+
+@pytest.mark.parametrize(
+    "changes", [{"environments": ["mars"]}, {"assessors": ["preference", "detector", "mood"]}]
+)
+def test_an_unknown_environment_or_assessor_is_refused(world, changes):
+    with pytest.raises(PbtError, match="mars|mood"):
+        plan_iteration(*world, experiment(**changes), 0)
+
+
+def test_the_schema_is_checked_from_yaml(tmp_path):
+    folder = write_class(tmp_path)
+    values = yaml.safe_load((folder / "class.yaml").read_text())
+    assert set(values["states"]["talking"]["transitions"]) == {"yes", "no"}

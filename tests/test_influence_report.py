@@ -1,0 +1,162 @@
+"""Statistics by hand, the curves' page, and a viewer that lets no reply become markup."""
+
+import math
+import re
+
+import polars as pl
+import pytest
+from influence_world import Told, write_class
+
+from pbt_workflow import tables
+from pbt_workflow.config import Cast, Experiment, Sampling, load_config
+from pbt_workflow.influence.environments import compile_class
+from pbt_workflow.influence.planning import plan_iteration
+from pbt_workflow.influence.rate import rate_turns
+from pbt_workflow.influence.report import thin_ratings, write_report
+from pbt_workflow.influence.select import select_trajectories
+from pbt_workflow.influence.simulate import Players, simulate
+from pbt_workflow.influence.statistics import (
+    change_since_start,
+    clustered_mean,
+    interval,
+    iteration_statistics,
+)
+from pbt_workflow.influence.trajectories import rate_trajectories
+from pbt_workflow.influence.transcripts import write_transcripts
+
+NASTY = '<script>alert("x")</script></div>'
+
+
+def test_clustered_means_by_hand():
+    mean, se, clusters = clustered_mean([1.0, 3.0, 5.0, 7.0], ["a", "b", "c", "d"])
+    assert (mean, clusters) == (4.0, 4)
+    assert se == pytest.approx(math.sqrt(20 / 3) / 2), "clusters of one: the ordinary error"
+    mean, se, clusters = clustered_mean([1.0, 1.0, 5.0, 5.0], ["a", "a", "b", "b"])
+    assert (mean, clusters) == (3.0, 2)
+    assert se == pytest.approx(math.sqrt(2 * 32) / 4) and se == pytest.approx(2.0)
+    assert clustered_mean([1.0, 2.0], ["a", "a"])[1] is None
+    low, high = interval(3.0, 2.0, 2)
+    assert high - 3 == pytest.approx(12.706 * 2, rel=1e-3) and low == pytest.approx(6 - high)
+
+
+@pytest.fixture(scope="module")
+def iterations(tmp_path_factory):
+    """Two iterations in which the agent's replies become shorter."""
+    world = compile_class(write_class(tmp_path_factory.mktemp("class")))
+    settings = Experiment(
+        environment_class="test",
+        cast=Cast(agent="a", user="u"),
+        iterations=1,
+        max_turns=2,
+        sampling=Sampling(trajectories=4),
+        select={"fraction": 0.25, "length_penalty": 0.01},
+    )
+    found = []
+    for iteration, length in enumerate((60, 5)):
+        plan = plan_iteration(*world, settings, iteration)
+        agent = Told(lambda r, n=length: NASTY + "x" * (n + r.seed % 7))
+        turns = simulate(*world, plan, Players(agent, Told(), Told()), settings)
+        ratings = pl.concat(
+            rate_turns(world[0], turns, name, Told(), "judge") for name in settings.assessors
+        )
+        rewarded = rate_trajectories(turns, ratings, settings)
+        found.append((turns, ratings, rewarded, select_trajectories(rewarded, settings)))
+    return settings, found
+
+
+def statistics_of(iterations) -> pl.DataFrame:
+    _, found = iterations
+    return pl.concat(
+        iteration_statistics(rewarded, ratings, selected, "test")
+        for _, ratings, rewarded, selected in found
+    )
+
+
+def test_every_table_has_its_schema(iterations, tmp_path):
+    names = ("turns", "ratings", "trajectories", "selected")
+    for frame, name in zip(iterations[1][0], names, strict=True):
+        path = tmp_path / f"{name}.parquet"
+        tables.write_table(frame, path, f"influence_{name}")
+        assert tables.read_table(path, f"influence_{name}").equals(frame)
+
+
+def test_statistics_of_an_iteration(iterations):
+    rows = statistics_of(iterations)
+    rewarded = iterations[1][0][2]
+    one = rows.filter(iteration=0, environment="", subset="all", metric="reward").to_dicts()[0]
+    assert one["value"] == pytest.approx(rewarded["reward"].mean())
+    assert (one["n"], one["openings"]) == (12, 3) and one["ci_low"] < one["value"] < one["ci_high"]
+    best = rows.filter(iteration=0, environment="", subset="best", metric="reward").to_dicts()[0]
+    assert best["n"] == 3 and best["value"] > one["value"]
+    metrics = set(rows["metric"])
+    assert {"influence", "turns", "vetoed", "visited:talking", "visited:done"} <= metrics
+    assert {"rating:preference", "mass:detector"} <= metrics
+    talking = rows.filter(metric="visited:talking", environment="", subset="all")["value"]
+    assert talking.to_list() == [1.0, 1.0]
+    assert rows.filter(environment="theme").height == rows.filter(environment="").height
+
+
+def test_a_rise_is_measured_opening_by_opening(iterations):
+    both = pl.concat([rewarded for _, _, rewarded, _ in iterations[1]])
+    ((iteration, change, low, high, openings),) = change_since_start(both)
+    means = [rewarded["reward"].mean() for _, _, rewarded, _ in iterations[1]]
+    assert (iteration, openings) == (1, 3)
+    assert change == pytest.approx(means[1] - means[0]) and 0 < low < change < high
+    assert change_since_start(both.filter(iteration=0)) == []
+    flat = pl.concat(
+        [
+            both.filter(iteration=0),
+            both.filter(iteration=0).with_columns(iteration=pl.lit(1, pl.Int16)),
+        ]
+    )
+    assert change_since_start(flat)[0][1] == 0
+
+
+def test_the_viewer_escapes_and_filters(iterations, tmp_path):
+    settings, found = iterations
+    out = tmp_path / "transcripts.html"
+    turns, ratings, rewarded, selected = (pl.concat(part) for part in zip(*found, strict=True))
+    write_transcripts(
+        "test",
+        turns=turns,
+        ratings=ratings,
+        trajectories=rewarded,
+        selected=selected,
+        limit=8,
+        out=out,
+    )
+    page = out.read_text()
+    assert "<script>alert" not in page and "&lt;script&gt;alert" in page
+    assert page.count("<article") == 16 and page.count('data-iteration="1"') == 8
+    for side in ("best", "worst"):
+        assert page.count(f'data-side="{side}"') == 6, "all that were trained on are shown"
+    assert not re.search(r'(src|href)="https?:', page)
+    assert page.count("<script>") == 1 and "You are Max." in page
+    assert page.count(", of the opening") == 16
+
+
+def test_ratings_with_little_probability_on_the_labels_are_named(iterations):
+    rows = statistics_of(iterations)
+    assert thin_ratings(rows) == [], "half of the probability is enough"
+    mass = pl.col("metric") == "mass:detector"
+    less = rows.with_columns(value=pl.when(mass).then(0.4).otherwise("value"))
+    assert thin_ratings(less) == ["detector"]
+
+
+def test_the_page_shows_curves_and_changes(iterations, tmp_path):
+    settings, found = iterations
+    config = load_config(
+        {
+            "run": "r",
+            "models": {name: {"source": {"type": "tiny"}} for name in ("a", "u")},
+            "extraction": {"method": "short_answer"},
+            "influence": {
+                "experiments": {"test": settings.model_dump() | {"environment_class": "companion"}}
+            },
+        }
+    )
+    both = pl.concat([rewarded for _, _, rewarded, _ in found])
+    write_report(config, statistics_of(iterations), {"test": both}, tmp_path / "influence.html")
+    page = (tmp_path / "influence.html").read_text()
+    assert "<svg" in page and "rose" in page and "influence/test/transcripts.html" in page
+    assert "visited:done" in page and page.count("<section") == 1

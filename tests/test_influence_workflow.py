@@ -1,0 +1,158 @@
+"""The influence branch as a user runs it: presets, the smoke run, and its place beside PBT."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+from test_workflow import ROOT, checkout, snakemake
+
+from pbt_workflow import tables
+from pbt_workflow.config import load_config
+from pbt_workflow.errors import PbtError
+
+PRESETS = sorted(path.stem for path in (ROOT / "config" / "influence").glob("*.yaml"))
+SMOKE = "config/influence/smoke.yaml"
+
+__all__ = ["checkout"]
+
+
+def values_of(preset: str = "smoke") -> dict:
+    return yaml.safe_load((ROOT / "config" / "influence" / f"{preset}.yaml").read_text())
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_valid(preset, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert load_config(values_of(preset)).influence is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda e: e["kto"]["cast"].update(user="gpt"), "influence.experiments.kto.cast.user"),
+        (lambda e: e["kto"]["cast"].update(agent="scripted"), "it cannot be trained"),
+        (lambda e: e["kto"].update(environment_class="nowhere"), "nowhere/class.yaml"),
+        (lambda e: e["kto"].update(environments=["mars"]), "mars.yaml"),
+        (lambda e: e["kto"].update(static={"path": "no.jsonl", "fraction": 0.5}), "no.jsonl"),
+        (lambda e: e["kto"]["train"].update(batch_size=6), "must divide"),
+        (lambda e: e["kto"].update(start={"experiment": "expert", "iteration": 7}), "not trained"),
+        (lambda e: e["kto"].update(start={"experiment": "kto", "iteration": 0}), "itself"),
+        (lambda e: e["kto"].update(start={"recipe": "pbt", "seed": 12}), "not trained here"),
+        (lambda e: e["kto"].update(start={"recipe": "pbt"}), "give either"),
+        (lambda e: e["kto"].update(assessors=["preference"]), "lacks 'detector'"),
+        (lambda e: e["kto"].update(turns=3), "unknown config key"),
+    ],
+)
+def test_a_bad_experiment_is_refused(monkeypatch, change, message):
+    monkeypatch.chdir(ROOT)
+    values = values_of()
+    # YAML's anchors share parts.
+    experiments = {
+        name: yaml.safe_load(yaml.safe_dump(e))
+        for name, e in values["influence"]["experiments"].items()
+    }
+    change(experiments)
+    values["influence"]["experiments"] = experiments
+    with pytest.raises(PbtError) as error:
+        load_config(values)
+    assert message in str(error.value)
+
+
+@pytest.mark.workflow
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_dry_runs(checkout, preset):
+    result = snakemake(checkout, "-n", "--configfile", f"config/influence/{preset}.yaml")
+    assert result.returncode == 0, result.stderr
+    assert "rule influence_report" in result.stdout
+
+
+@pytest.fixture(scope="module")
+def smoke(checkout) -> Path:
+    """The results of the smoke preset."""
+    result = snakemake(checkout, "--configfile", SMOKE, "--cores", "2")
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+    return checkout / "results" / "influence-smoke"
+
+
+@pytest.mark.workflow
+def test_the_smoke_run_ends_in_pages_tables_and_adapters(checkout, smoke):
+    assert (smoke / "influence.html").read_text().count("<svg") == 4
+    assert not (smoke / "report.html").exists(), "nothing else was evaluated"
+    for name, iterations in (("expert", 2), ("kto", 1), ("random", 1), ("expert-in-booking", 0)):
+        folder = smoke / "influence" / name
+        assert (folder / "transcripts.html").stat().st_size
+        trained = sorted(path.parent.name for path in folder.glob("it*/adapter"))
+        assert trained == [f"it{number:02d}" for number in range(iterations)]
+        found = tables.read_table(
+            folder / f"it{iterations:02d}" / "statistics.parquet", "influence_statistics"
+        )
+        assert {"reward", "influence", "rating:preference"} <= set(found["metric"])
+    assert not list(smoke.rglob("*.partial")) and not list(smoke.rglob("*.work"))
+    turns = pl.concat(
+        tables.read_table(smoke / f"influence/{name}.parquet", "influence_turns")
+        for name in ("expert-in-booking/it00/turns/0", "expert-in-booking/it00/turns/1")
+    )
+    assert set(turns["adapter"]) == {"results/influence-smoke/influence/expert/it01/adapter"}
+    again = snakemake(checkout, "-n", "--configfile", SMOKE)
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
+@pytest.mark.workflow
+def test_what_is_edited_reruns_what_depends_on_it(checkout, smoke):
+    def planned(change) -> set[str]:
+        values = values_of()
+        change(values["influence"]["experiments"])
+        path = checkout / "config" / "influence-changed.yaml"
+        path.write_text(yaml.safe_dump(values))
+        result = snakemake(checkout, "-n", "--configfile", str(path))
+        return {
+            line.split()[1].rstrip(":")
+            for line in result.stdout.splitlines()
+            if line.startswith(("rule ", "localrule "))
+        }
+
+    last = planned(lambda e: e["kto"]["train"].update(beta=0.3))
+    assert {"influence_train", "influence_simulate"} <= last and "influence_plan" not in last
+    select = planned(lambda e: e["expert-in-booking"].update(select={"fraction": 0.5}))
+    assert "influence_select" in select
+    assert not {"influence_simulate", "influence_rate", "influence_train"} & select
+
+
+@pytest.mark.workflow
+def test_pbt_adapters_meet_influence_and_influence_adapters_meet_pbts_evaluations(checkout):
+    values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    own = values_of()
+    values["run"] = "crossed"
+    values["models"]["scripted"] = own["models"]["scripted"]
+    experiment = own["influence"]["experiments"]["expert"]
+    values["influence"] = {
+        "evaluate": True,
+        "experiments": {
+            "expert": experiment,
+            "pbt": experiment | {"start": {"recipe": "pbt", "seed": 12}, "iterations": 0},
+        },
+    }
+    path = checkout / "config" / "crossed.yaml"
+    path.write_text(yaml.safe_dump(values))
+    result = snakemake(checkout, "-n", "--configfile", str(path.relative_to(checkout)))
+    assert result.returncode == 0, result.stderr
+    text = result.stdout
+    assert "evaluations/flipflop/tiny/influence-expert/seed12.replies.parquet" in text
+    assert "results/crossed/influence/expert/it01/adapter" in text
+    simulated = [block for block in text.split("\nrule ") if block.startswith("influence_simulate")]
+    assert any(
+        "experiment=pbt" in block and "adapters/tiny/pbt/seed12/selected" in block
+        for block in simulated
+    )
+
+
+def test_commands_of_influence_start_without_torch():
+    code = "import sys, pbt_workflow.cli.influence; print('torch' in sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ)
+    )
+    assert result.stdout.strip() == "False"
