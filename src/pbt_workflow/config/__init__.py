@@ -25,6 +25,7 @@ from pbt_workflow.config.models import (
     SOURCE_TYPES,
     Adapter,
     HubSource,
+    MicroworldSource,
     Model,
     PathSource,
     ScriptedSource,
@@ -43,6 +44,7 @@ from pbt_workflow.config.trees import (
     QuestionSource,
     Trees,
 )
+from pbt_workflow.config.world import Knowledge, World
 from pbt_workflow.errors import PbtError
 
 __all__ = [
@@ -62,6 +64,8 @@ __all__ = [
     "Filter",
     "Flipflop",
     "HubSource",
+    "Knowledge",
+    "MicroworldSource",
     "Lora",
     "Misinformation",
     "Model",
@@ -79,6 +83,7 @@ __all__ = [
     "Train",
     "Trees",
     "WheelSource",
+    "World",
     "load_config",
     "load_section",
     "read_config",

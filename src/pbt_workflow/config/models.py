@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pbt_workflow.config.base import Fraction, Name, Section
+from pbt_workflow.config.world import Knowledge, World
 
-SOURCE_TYPES = ("hub", "path", "wheel", "tiny", "scripted")
+SOURCE_TYPES = ("hub", "path", "wheel", "tiny", "scripted", "microworld")
 
 
 class HubSource(Section):
@@ -51,12 +52,26 @@ class ScriptedSource(Section):
     accuracy: Fraction = 0.5
 
 
+class MicroworldSource(Section):
+    """A small Llama, trained from nothing as an agent of a microworld."""
+
+    type: Literal["microworld"]
+    world: World = World()
+    knowledge: Knowledge = Knowledge()
+    seed: int = Field(1, description="of the first weights and of the corpus")
+    width: int = Field(128, ge=8, multiple_of=8)
+    layers: int = Field(2, ge=1)
+    steps: int = Field(600, ge=1)
+    batch_size: int = Field(64, ge=1)
+    learning_rate: float = Field(3e-3, gt=0)
+
+
 class Model(Section):
     """A model and how it is loaded."""
 
-    source: HubSource | PathSource | WheelSource | TinySource | ScriptedSource = Field(
-        discriminator="type"
-    )
+    source: (
+        HubSource | PathSource | WheelSource | TinySource | ScriptedSource | MicroworldSource
+    ) = Field(discriminator="type")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     quantization: Literal["none", "8bit", "4bit"] = Field(
         "none", description="bitsandbytes quantisation of the base weights"
