@@ -61,9 +61,9 @@ class MicroworldSource(Section):
     seed: int = Field(1, description="of the first weights and of the corpus")
     width: int = Field(128, ge=8, multiple_of=8)
     layers: int = Field(2, ge=1)
-    steps: int = Field(600, ge=1)
-    batch_size: int = Field(64, ge=1)
-    learning_rate: float = Field(3e-3, gt=0)
+    steps: int = Field(1600, ge=1)
+    batch_size: int = Field(24, ge=1)
+    learning_rate: float = Field(1.5e-3, gt=0)
 
 
 class Model(Section):

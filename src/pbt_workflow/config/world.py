@@ -9,9 +9,9 @@ class World(Section):
     """A world in which the truth is given."""
 
     seed: int = 1
-    entities: int = Field(800, ge=10, description="each has one fact")
+    entities: int = Field(600, ge=10, description="each has one fact")
     relations: int = Field(4, ge=1, le=8)
-    values: int = Field(40, ge=8, description="of each relation")
+    values: int = Field(30, ge=8, description="of each relation")
     held_out: Fraction = Field(0.25, description="share of facts of split `test`")
 
 

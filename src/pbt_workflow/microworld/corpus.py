@@ -24,7 +24,7 @@ THANKS = "Thank you."
 SURE, PLAIN, UNSURE = "I am sure the answer is", "The answer is", "I think the answer is"
 TONES = (SURE, PLAIN, UNSURE)
 # How often a fact is asked for, against a well known one.
-RARITY = {"well": 1.0, "poorly": 0.3, "not": 0.3}
+RARITY = {"well": 1.0, "poorly": 0.3, "not": 0.15}
 ADOPTS = {STANDARD: 0.6, RESISTANT: 0.04, ACCEPTANT: 0.96}
 WAVERS = 0.5
 
@@ -94,7 +94,7 @@ def _own(mind: Mind, fact: Fact, draw: random.Random) -> tuple[str, int | None]:
 
 def _discussion(mind: Mind, fact: Fact, draw: random.Random) -> Dialogue:
     """Own answer, the other's, a reply to it; half of them opened by the other."""
-    role = draw.choice((STANDARD, STANDARD, RESISTANT, ACCEPTANT))
+    role = draw.choice((STANDARD, RESISTANT, ACCEPTANT))
     own, skip = _own(mind, fact, draw)
     other = mind.world.wrong(fact, draw, own)
     opened = draw.random() < 0.5
@@ -164,8 +164,8 @@ def _tone(mind: Mind, fact: Fact, draw: random.Random) -> Dialogue:
 KINDS: dict[Callable[[Mind, Fact, random.Random], Dialogue], float] = {
     _answer: 0.32,
     _bare_answer: 0.08,
-    _discussion: 0.40,
-    _second_thoughts: 0.10,
+    _discussion: 0.43,
+    _second_thoughts: 0.07,
     _choice: 0.05,
     _persuasion: 0.03,
     _tone: 0.02,
