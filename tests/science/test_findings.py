@@ -89,7 +89,6 @@ def test_2_balanced_training_is_misinformed_less_than_base(metrics):
     assert rates["pbt"] <= rates["base"] - 0.10
 
 
-@pytest.mark.xfail(strict=True, reason="not run in the preset: 56 jobs for one seed")
 def test_3_balanced_training_makes_the_order_matter_less(metrics):
     gaps = {
         recipe: abs(mean(metrics, "team", f"{PARTNER}/both", recipe, "order_gap_share"))
