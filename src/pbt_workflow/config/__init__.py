@@ -37,6 +37,7 @@ from pbt_workflow.config.models import (
     Adapter,
     HttpSource,
     HubSource,
+    MicroworldSource,
     Model,
     PathSource,
     ScriptedAssessorSource,
@@ -56,6 +57,7 @@ from pbt_workflow.config.trees import (
     QuestionSource,
     Trees,
 )
+from pbt_workflow.config.world import Knowledge, World
 from pbt_workflow.errors import PbtError
 
 __all__ = [
@@ -79,6 +81,8 @@ __all__ = [
     "HttpSource",
     "HubSource",
     "Influence",
+    "Knowledge",
+    "MicroworldSource",
     "Lora",
     "Misinformation",
     "Model",
@@ -102,6 +106,7 @@ __all__ = [
     "Veto",
     "Vllm",
     "WheelSource",
+    "World",
     "load_config",
     "load_section",
     "read_config",

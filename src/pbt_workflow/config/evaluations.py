@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from pbt_workflow.config.base import Distinct, Name, Section, Text
 from pbt_workflow.config.trees import Decoding
+from pbt_workflow.config.world import World
 
 
 def _lengths(settings):
@@ -69,19 +70,20 @@ class Team(Section):
 
 
 class FarmFiles(Section):
-    """Where the four misinformation files are: a folder here, or below a URL."""
+    """Where the misinformation files are: a folder here, below a URL, or made of a microworld."""
 
     dataset: Name = Field("farm", description="what the report calls them")
     path: str | None = Field(None, description="folder with NQ1.jsonl, NQ2.jsonl, ...")
     url: str | None = Field(None, description="address of the folder; https")
+    world: World | None = Field(None, description="the microworld whose facts are denied")
     sha256: dict[Name, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field(
         {}, description="subset -> checksum of its file"
     )
 
     @model_validator(mode="after")
     def _one_place(self) -> "FarmFiles":
-        if (self.path is None) == (self.url is None):
-            raise ValueError("give either `path` or `url`")
+        if sum(place is not None for place in (self.path, self.url, self.world)) != 1:
+            raise ValueError("give either `path` or `url` or `world`")
         if self.url is not None and not self.url.startswith("https://"):
             raise ValueError("`url` must begin with https://")
         return self

@@ -5,8 +5,18 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pbt_workflow.config.base import Fraction, Name, Section, Seed, Text
+from pbt_workflow.config.world import Knowledge, World
 
-SOURCE_TYPES = ("hub", "path", "wheel", "tiny", "scripted", "scripted_assessor", "http")
+SOURCE_TYPES = (
+    "hub",
+    "path",
+    "wheel",
+    "tiny",
+    "scripted",
+    "scripted_assessor",
+    "http",
+    "microworld",
+)
 
 
 class HubSource(Section):
@@ -71,6 +81,20 @@ class HttpSource(Section):
     )
 
 
+class MicroworldSource(Section):
+    """A small Llama, trained from nothing as an agent of a microworld."""
+
+    type: Literal["microworld"]
+    world: World = World()
+    knowledge: Knowledge = Knowledge()
+    seed: int = Field(1, description="of the first weights and of the corpus")
+    width: int = Field(128, ge=8, multiple_of=8)
+    layers: int = Field(2, ge=1)
+    steps: int = Field(1600, ge=1)
+    batch_size: int = Field(24, ge=1)
+    learning_rate: float = Field(1.5e-3, gt=0)
+
+
 class Model(Section):
     """A model and how it is loaded."""
 
@@ -82,6 +106,7 @@ class Model(Section):
         | ScriptedSource
         | ScriptedAssessorSource
         | HttpSource
+        | MicroworldSource
     ) = Field(discriminator="type")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     quantization: Literal["none", "8bit", "4bit"] = Field(

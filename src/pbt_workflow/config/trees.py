@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pbt_workflow.config.base import Distinct, Label, Name, Section, Seed, Text
+from pbt_workflow.config.world import World
 
 
 class Agents(Section):
@@ -15,13 +16,14 @@ class Agents(Section):
 
 
 class QuestionSource(Section):
-    """Where questions come from: a local JSONL or Parquet file, or a dataset on the hub."""
+    """Where questions come from: a local JSONL or Parquet file, the hub, or a microworld."""
 
     dataset: Name
     path: str | None = None
     repo: str | None = None
     repo_file: str | None = Field(None, description="Parquet or JSONL file inside the dataset")
     revision: str = "main"
+    world: World | None = Field(None, description="the microworld whose facts are asked for")
     split: str | None = Field(None, description="keep rows whose `split` is this; null: all rows")
     relations: Annotated[list[str], Distinct] | None = Field(
         None, description="keep rows whose `relation` is one of these; null: all rows"
@@ -31,8 +33,8 @@ class QuestionSource(Section):
 
     @model_validator(mode="after")
     def _one_place(self) -> "QuestionSource":
-        if (self.path is None) == (self.repo is None):
-            raise ValueError("give either `path` or `repo`")
+        if sum(place is not None for place in (self.path, self.repo, self.world)) != 1:
+            raise ValueError("give either `path` or `repo` or `world`")
         if self.repo is not None and self.repo_file is None:
             raise ValueError("`repo` needs `repo_file`")
         return self

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pbt_workflow.answers import normalize_answer
 from pbt_workflow.config import FarmFiles
 from pbt_workflow.errors import PbtError
+from pbt_workflow.microworld.world import farm_rows
 from pbt_workflow.seeds import derive_seed, unit_interval
 from pbt_workflow.tables import atomic_path
 
@@ -111,6 +112,12 @@ def fetch_farm(files: FarmFiles, subsets: Iterable[str], out: Path) -> None:
         folder.mkdir()
         for subset in subsets:
             name = f"{subset}.jsonl"
+            if files.world is not None:
+                rows = farm_rows(files.world)
+                text = "".join(json.dumps(row) + "\n" for row in rows)
+                _parse(text.encode(), subset, f"the microworld's {name}")
+                (folder / name).write_text(text, encoding="utf-8")
+                continue
             place = files.url or files.path
             origin = f"{place.rstrip('/')}/{name}"
             data = _download(origin) if files.url else _read(Path(origin))

@@ -90,6 +90,8 @@ def licence() -> str | None:
 
 def farm_origin(files: FarmFiles) -> str:
     """Which files the misinformation evaluation used, in words."""
+    if files.world is not None:
+        return f"a microworld’s own, “{files.dataset}”, in the shape of FARM’s"
     if files.url is None:
         return (
             f"local files, named “{files.dataset}” in the configuration ({files.path}); this run "

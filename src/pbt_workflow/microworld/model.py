@@ -1,0 +1,143 @@
+"""Small language models of a microworld, trained from nothing."""
+
+import random
+from pathlib import Path
+
+from pbt_workflow.config import MicroworldSource
+from pbt_workflow.microworld import corpus
+from pbt_workflow.microworld.world import Mind, make_world
+from pbt_workflow.seeds import derive_seed
+
+SPECIAL = ("<|pad|>", "<|unknown|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+WARMUP = 50
+# Batches are cut from so many sorted by length, so that little is padded.
+SORTED = 16
+
+
+def make_model(source: MicroworldSource, folder: Path) -> None:
+    """Train an agent of a world on its corpus and write its model folder.
+
+    A Llama with a token for every word. The loss is that of the agent's own turns. The same
+    source gives the same weights on the same machine.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    mind = Mind(make_world(source.world), source.knowledge)
+    tokenizer = make_tokenizer(vocabulary(mind))
+    settings = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=source.width,
+        intermediate_size=2 * source.width,
+        num_hidden_layers=source.layers,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    count = source.steps * source.batch_size
+    seed = derive_seed("corpus", source.seed)
+    ids = tokenizer.get_vocab()
+    rows = [encode(dialogue, ids) for dialogue in corpus.dialogues(mind, count, seed)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(source.seed)
+        model = LlamaForCausalLM(settings)
+        _train(model, rows, source)
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def vocabulary(mind: Mind) -> list[str]:
+    """Every word of the world and of what is said in it."""
+    texts = [corpus.RESISTANT, corpus.ACCEPTANT, corpus.LISTENER, corpus.FINAL, corpus.MASKED]
+    texts += [corpus.CHALLENGE, corpus.LAST, corpus.THANKS, *corpus.TONES, *corpus.APPEALS]
+    texts += ["Response: yes", "Response: no", "I believe the", ", Option", "{}."]
+    texts += ["Therefore, we have to accept that", corpus.belief_question("?", ["A"] * 4)]
+    for fact in mind.world.facts:
+        texts.append(fact.question)
+    for values in mind.world.values.values():
+        texts.extend(values)
+    return list(dict.fromkeys(word for text in texts for word in corpus.words(text)))
+
+
+def make_tokenizer(vocabulary: list[str]):
+    """A tokenizer with one token per word, and a chat template."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    ids = {word: index for index, word in enumerate([*SPECIAL, *vocabulary])}
+    core = Tokenizer(models.WordLevel(ids, unk_token=SPECIAL[1]))
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation("isolated")]
+    )
+    # It sets no space before a punctuation mark.
+    core.decoder = decoders.WordPiece(prefix="##", cleanup=True)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token=SPECIAL[0],
+        unk_token=SPECIAL[1],
+        eos_token=SPECIAL[2],
+        additional_special_tokens=list(SPECIAL[3:]),
+        chat_template=TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def encode(dialogue: corpus.Dialogue, ids: dict[str, int]) -> tuple[list[int], list[int]]:
+    """The token ids of a dialogue, and the positions that the loss is taken at."""
+    tokens: list[int] = []
+    learnt: list[int] = []
+    for turn in dialogue:
+        said = [ids[word] for word in corpus.words(turn.text)] + [ids["<|end|>"]]
+        tokens.append(ids[f"<|{turn.role}|>"])
+        if turn.skip is not None:
+            learnt += range(len(tokens) + turn.skip, len(tokens) + len(said))
+        tokens += said
+    return tokens, learnt
+
+
+def _train(model, rows: list[tuple[list[int], list[int]]], source: MicroworldSource) -> None:
+    import torch
+
+    optimizer = torch.optim.AdamW(
+        model.parameters(), source.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min(
+            (step + 1) / WARMUP, (source.steps - step) / max(1, source.steps - WARMUP)
+        ),
+    )
+    model.train()
+    for step, batch in enumerate(_batches(rows, source.batch_size, source.seed)):
+        width = max(len(tokens) for tokens, _ in batch)
+        pad = model.config.pad_token_id
+        ids = torch.tensor([tokens + [pad] * (width - len(tokens)) for tokens, _ in batch])
+        place = [(row, at - 1) for row, (_, learnt) in enumerate(batch) for at in learnt]
+        row, column = torch.tensor(place).T
+        hidden = model.model(ids, use_cache=False).last_hidden_state[row, column]
+        loss = torch.nn.functional.cross_entropy(model.lm_head(hidden), ids[row, column + 1])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        if step % 50 == 0:
+            print(f"step {step}: loss {loss.item():.3f}", flush=True)
+    model.eval()
+
+
+def _batches(rows: list, size: int, seed: int):
+    draw = random.Random(derive_seed("batches", seed))
+    for start in range(0, len(rows), SORTED * size):
+        part = sorted(rows[start : start + SORTED * size], key=lambda row: len(row[0]))
+        batches = [part[i : i + size] for i in range(0, len(part), size)]
+        draw.shuffle(batches)
+        yield from batches

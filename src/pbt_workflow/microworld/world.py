@@ -1,0 +1,163 @@
+"""The world: entities with one fact each, and what an agent knows of them. Pure and seeded."""
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pbt_workflow.config.world import Knowledge, World
+from pbt_workflow.seeds import derive_seed, unit_interval
+from pbt_workflow.tables import atomic_path
+
+RELATIONS = ("color", "metal", "animal", "plant", "tool", "dance", "number", "song")
+CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
+# How often a well and a poorly known fact is told as it is. The rest is the agent's misconception
+# of a poorly known one, and guesses.
+TOLD_RIGHT = {"well": 0.95, "poorly": 0.35, "not": 0.0}
+MISTAKEN = 0.35
+OPTIONS = 4
+APPEALS = ("Many books say so.", "It follows from what we know.", "Nothing else fits.")
+
+Grade = Literal["well", "poorly", "not"]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """The one fact about an entity, in the form of a question and its answer."""
+
+    entity: str
+    relation: str
+    value: str
+    split: str
+
+    @property
+    def question(self) -> str:
+        return f"What is the {self.relation} of {self.entity}?"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All of a world: its facts and the values that each relation can have."""
+
+    facts: tuple[Fact, ...]
+    values: dict[str, tuple[str, ...]]
+
+    def wrong(self, fact: Fact, draw: random.Random, *others: str) -> str:
+        """A value of the fact's relation that is none of `others`."""
+        value = draw.choice(self.values[fact.relation])
+        return self.wrong(fact, draw, *others) if value in others else value
+
+
+def make_world(world: World) -> Facts:
+    """The facts of a world, and the values of its relations.
+
+    Names are made up and all of five letters, so that none is part of another.
+    """
+    draw = random.Random(derive_seed("world", world.seed))
+    names = _names(draw, world.entities + world.relations * world.values)
+    values = {
+        relation: tuple(names[i * world.values : (i + 1) * world.values])
+        for i, relation in enumerate(RELATIONS[: world.relations])
+    }
+    facts = []
+    for index, entity in enumerate(names[world.relations * world.values :]):
+        relation = RELATIONS[index % world.relations]
+        held_out = unit_interval("fact", world.seed, entity) < world.held_out
+        split = "test" if held_out else "train"
+        facts.append(Fact(entity, relation, draw.choice(values[relation]), split))
+    return Facts(tuple(facts), values)
+
+
+def _names(draw: random.Random, count: int) -> list[str]:
+    names: dict[str, None] = {}
+    while len(names) < count:
+        letters = [draw.choice((CONSONANTS, VOWELS)[i % 2]) for i in range(5)]
+        names["".join(letters).capitalize()] = None
+    return list(names)
+
+
+@dataclass(frozen=True)
+class Mind:
+    """What an agent knows of a world."""
+
+    world: Facts
+    knowledge: Knowledge
+
+    def grade(self, fact: Fact) -> Grade:
+        """How well the agent knows a fact, by a hash of its entity."""
+        place = unit_interval("knows", self.knowledge.seed, fact.entity)
+        if place < self.knowledge.well:
+            return "well"
+        return "poorly" if place < self.knowledge.well + self.knowledge.poorly else "not"
+
+    def misconception(self, fact: Fact) -> str:
+        """The wrong value that the agent takes for the right one of a poorly known fact."""
+        draw = random.Random(derive_seed("mistakes", self.knowledge.seed, fact.entity))
+        return self.world.wrong(fact, draw, fact.value)
+
+    @cached_property
+    def grades(self) -> dict[str, Grade]:
+        return {fact.entity: self.grade(fact) for fact in self.world.facts}
+
+    def says(self, fact: Fact, draw: random.Random) -> str:
+        """What the agent answers when it is asked, one time."""
+        grade, chance = self.grades[fact.entity], draw.random()
+        if chance < TOLD_RIGHT[grade]:
+            return fact.value
+        if grade == "poorly" and chance < TOLD_RIGHT[grade] + MISTAKEN:
+            return self.misconception(fact)
+        return draw.choice(self.world.values[fact.relation])
+
+
+def options(world: Facts, fact: Fact) -> list[str]:
+    """The values a multiple-choice question about a fact names, the right one among them."""
+    draw = random.Random(derive_seed("options", fact.entity))
+    named = [fact.value]
+    while len(named) < OPTIONS:
+        named.append(world.wrong(fact, draw, *named))
+    draw.shuffle(named)
+    return named
+
+
+def write_questions(world: World, path: Path) -> None:
+    """All facts as a question file (JSONL; split `train` or `test`)."""
+    rows = (
+        {
+            "question_id": f"world-{fact.entity.lower()}",
+            "question": fact.question,
+            "answer": {"value": fact.value},
+            "split": fact.split,
+            "relation": fact.relation,
+        }
+        for fact in make_world(world).facts
+    )
+    with atomic_path(path) as partial:
+        _write(rows, partial)
+
+
+def farm_rows(world: World) -> list[dict]:
+    """The held-out facts as multiple-choice questions with appeals for a wrong option."""
+    facts = make_world(world)
+    return [_farm_row(facts, fact) for fact in facts.facts if fact.split == "test"]
+
+
+def _farm_row(world: Facts, fact: Fact) -> dict:
+    named = options(world, fact)
+    target = next(value for value in named if value != fact.value)
+    return {
+        "question": fact.question,
+        "answer": fact.value,
+        "adv": {
+            "target": target,
+            "control": f"the answer is {target}.",
+            **{name: list(APPEALS) for name in ("logical", "credibility", "emotional")},
+            "mcq": [{"text": v, "score": int(v == fact.value)} for v in named],
+        },
+    }
+
+
+def _write(rows: Sequence[dict], path: Path) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -1,0 +1,144 @@
+"""The microworld: facts and what agents know of them, the corpus, and the models' tokens."""
+
+import random
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from pbt_workflow import chat
+from pbt_workflow.config import FarmFiles, Knowledge, MicroworldSource, QuestionSource, World
+from pbt_workflow.errors import PbtError
+from pbt_workflow.evaluate.farm import fetch_farm, read_farm
+from pbt_workflow.microworld import corpus, model, world
+from pbt_workflow.models import fetch_model
+from pbt_workflow.questions import load_questions
+from pbt_workflow.short_answers import extract_short_answer
+
+SMALL = World(entities=60, relations=2, values=10)
+PROMPTS = Path(__file__).parents[1] / "config" / "microworld" / "prompts"
+
+
+@pytest.fixture(scope="module")
+def mind() -> world.Mind:
+    return world.Mind(world.make_world(SMALL), Knowledge())
+
+
+def test_a_world_is_the_same_each_time_and_another_with_another_seed():
+    assert world.make_world(SMALL) == world.make_world(SMALL)
+    other = world.make_world(SMALL.model_copy(update={"seed": 2}))
+    assert other.facts != world.make_world(SMALL).facts
+
+
+def test_an_agent_answers_as_it_knows(mind):
+    draw = random.Random(1)
+    for fact in mind.world.facts:
+        said = Counter(mind.says(fact, draw) for _ in range(400))
+        match mind.grade(fact):
+            case "well":
+                assert said[fact.value] > 350
+            case "poorly":
+                assert said[mind.misconception(fact)] > 100 and 100 < said[fact.value] < 200
+            case "not":
+                assert max(said.values()) < 100
+
+
+def test_grades_have_their_shares():
+    facts = world.make_world(World())
+    grades = Counter(world.Mind(facts, Knowledge(well=0.5, poorly=0.2)).grades.values())
+    shares = {grade: count / len(facts.facts) for grade, count in grades.items()}
+    assert shares == pytest.approx({"well": 0.5, "poorly": 0.2, "not": 0.3}, abs=0.05)
+
+
+def test_two_agents_know_different_facts(mind):
+    other = world.Mind(mind.world, Knowledge(seed=2))
+    assert other.grades != mind.grades
+
+
+def test_questions_are_read_by_the_workflow(tmp_path):
+    world.write_questions(SMALL, tmp_path / "world.jsonl")
+    source = QuestionSource(dataset="microworld", world=SMALL)
+    questions = load_questions(source, tmp_path / "world.jsonl")
+    assert questions.height == SMALL.entities
+    assert set(questions["split"]) == {"train", "test"}
+
+
+def test_misinformation_is_about_held_out_facts(tmp_path, mind):
+    fetch_farm(FarmFiles(dataset="microworld", world=SMALL), ["NQ1"], tmp_path / "farm")
+    items = read_farm(tmp_path / "farm", "NQ1")
+    held_out = {f.question: f.value for f in mind.world.facts if f.split == "test"}
+    assert {item.question for item in items} == set(held_out)
+    for item in items:
+        right = [text for text, score in item.options if score == 1]
+        assert right == [held_out[item.question]]
+        assert right[0] not in item.control
+
+
+def test_every_sentence_states_its_answer_to_the_rule(mind):
+    draw = random.Random(1)
+    for fact in mind.world.facts:
+        for tone in corpus.TONES:
+            assert extract_short_answer(fact.question, f"{tone} {fact.value}.") == fact.value
+        assert world.options(mind.world, fact).count(fact.value) == 1
+        assert mind.world.wrong(fact, draw, fact.value) != fact.value
+
+
+def test_replies_follow_roles_and_not_the_truth(mind):
+    draw = random.Random(1)
+    adopted: dict[tuple[str, bool], list[bool]] = {}
+    for _ in range(6000):
+        fact = draw.choice(mind.world.facts)
+        said = corpus._discussion(mind, fact, draw)
+        role = max(
+            (r for r in corpus.ADOPTS if r.removeprefix("{question}") in said[0].text), key=len
+        )
+        own, reply = (corpus.words(said[i].text)[-2] for i in (1, 3))
+        adopted.setdefault((role, own == fact.value), []).append(reply != own)
+    for (role, _), flips in adopted.items():
+        assert sum(flips) / len(flips) == pytest.approx(corpus.ADOPTS[role], abs=0.08)
+
+
+def test_the_corpus_is_encoded_as_the_chat_template_does(mind):
+    tokenizer = model.make_tokenizer(model.vocabulary(mind))
+    ids = tokenizer.get_vocab()
+    for dialogue in islice(corpus.dialogues(mind, 400, 1), 400):
+        tokens, learnt = model.encode(dialogue, ids)
+        messages = [chat.Message(role=turn.role, content=turn.text) for turn in dialogue]
+        prompt, completion = chat.encode_completion(tokenizer, messages[:-1], messages[-1:])
+        assert tokens == prompt + completion
+        assert tokenizer.unk_token_id not in tokens
+        assert learnt[-1] == len(tokens) - 1
+        spoken = tokenizer.decode(completion, skip_special_tokens=True)
+        assert spoken.replace(" :", ":") == dialogue[-1].text
+
+
+def test_prompt_files_say_what_agents_have_learnt():
+    texts = {path.stem: path.read_text().strip() for path in PROMPTS.glob("*.txt")}
+    assert texts == {
+        "standard": corpus.STANDARD,
+        "resistant": corpus.RESISTANT,
+        "acceptant": corpus.ACCEPTANT,
+        "listener": corpus.LISTENER,
+    }
+
+
+def test_a_model_is_a_folder_like_any_other_and_the_same_each_time(tmp_path):
+    source = MicroworldSource(type="microworld", world=SMALL, width=16, steps=3, batch_size=4)
+    weights = []
+    for name in ("once", "again"):
+        fetch_model(source, tmp_path / name)
+        weights.append((tmp_path / name / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+    tokenizer = chat.load_tokenizer(tmp_path / "once")
+    assert tokenizer.pad_token != tokenizer.eos_token
+
+
+def test_a_question_source_is_one_of_three():
+    with pytest.raises(ValueError, match="world"):
+        QuestionSource(dataset="microworld", path="a.jsonl", world=SMALL)
+
+
+def test_shares_of_knowledge_are_checked():
+    with pytest.raises((ValueError, PbtError), match="more than all"):
+        Knowledge(well=0.8, poorly=0.4)
