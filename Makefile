@@ -4,7 +4,7 @@ CORES ?= 2
 BIN := .venv/bin
 SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
 
-.PHONY: demo test test-vllm lint format bench bench-vllm setup clean
+.PHONY: demo test test-faults test-slurm test-vllm lint format bench bench-vllm setup clean
 
 # The whole workflow with a real language model, ending in results/demo/report.html.
 demo: $(BIN)/.ready
@@ -34,6 +34,15 @@ bench: $(BIN)/.ready resources/models/smollm2
 
 resources/models/smollm2: | $(BIN)/.ready
 	$(SNAKEMAKE) --configfile config/demo.yaml --cores 1 $@
+
+# Whole runs killed, starved and raced; PBT_KILLS=30 for the long one.
+test-faults: $(BIN)/.ready
+	PATH="$(CURDIR)/$(BIN):$$PATH" HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/faults/kill_and_rerun.py
+
+# The workflow on a real single-node SLURM, installed if missing; root or sudo, six minutes.
+test-slurm: $(BIN)/.ready
+	$(BIN)/python tests/slurm/local_slurm.py
+	PATH="$(CURDIR)/$(BIN):$$PATH" HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slurm tests/slurm
 
 # The vLLM engine through real vLLM, built for CPUs, in an environment of its own.
 test-vllm: .venv-vllm/.ready resources/models/smollm2

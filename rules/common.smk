@@ -13,15 +13,18 @@ from pbt_workflow.errors import PbtError
 from pbt_workflow.tables import digest
 
 
-def validated(values):
+def validated(values, files):
     """The configuration, or one clear message and no traceback."""
     try:
+        # Snakemake has read the files, and kept the last of a key's values where it is given twice.
+        for file in files:
+            settings.read_yaml(file)
         return settings.load_config(dict(values))
     except PbtError as error:
         raise WorkflowError(str(error))
 
 
-run = validated(config)
+run = validated(config, workflow.configfiles)
 resolved = f"results/{run.run}/config.yaml"
 
 
@@ -35,7 +38,9 @@ def one_of(names):
 
 def section(*models, exclude=None):
     """Config sections as canonical JSON, so that the order of keys reruns nothing."""
-    return json.dumps([model.model_dump(exclude=exclude) for model in models], sort_keys=True)
+    text = json.dumps([model.model_dump(exclude=exclude) for model in models], sort_keys=True)
+    # Snakemake would take `{name}` in a setting for a wildcard.
+    return re.sub(r"\{(?=\s*\w)", r"\\u007b", text)
 
 
 def prompts(*names):

@@ -152,6 +152,7 @@ def test_an_adapter_is_linked_from_a_folder_and_checked(tmp_path):
     with pytest.raises(PbtError, match="has no adapter_model") as error:
         models.fetch_adapter(source, tmp_path / "adapter")
     assert error.value.where == str(folder) and not (tmp_path / "adapter").exists()
-    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    weights = (2).to_bytes(8, "little") + b"{}"
+    (folder / "adapter_model.safetensors").write_bytes(weights)
     models.fetch_adapter(source, tmp_path / "adapter")
-    assert (tmp_path / "adapter" / "adapter_model.safetensors").read_bytes() == b"weights"
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").read_bytes() == weights

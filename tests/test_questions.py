@@ -162,7 +162,7 @@ GOOD = {"question": "Who?", "answer": "Bach"}
         ({"question": "What?", "answer": " "}, "no answer to 'What?'"),
         ({"question": "What?", "answer": "?!"}, "no answer to 'What?'"),
         ({"question": "What?", "answer": {"aliases": []}}, "no answer to 'What?'"),
-        ({"question": "What?", "answer": {"aliases": [None, 3]}}, "no answer to 'What?'"),
+        ({"question": "What?", "answer": {"aliases": ["a", 3]}}, "`aliases` of an answer holds 3"),
     ],
 )
 def test_a_bad_row_is_named_by_its_line(tmp_path, row, message):

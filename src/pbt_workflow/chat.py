@@ -1,7 +1,8 @@
 """Chat formatting: prompts, message lists, chat templates and token ids. Nothing else knows them.
 
 A model is fed token ids made here, never rendered text, so there is exactly one beginning of
-sequence: the one the template writes.
+sequence: the one the template writes. Only templates write control tokens: `<|im_end|>`, `</s>`
+and the like in a question or a reply are read as the characters they are.
 """
 
 from collections.abc import Iterable, Mapping
@@ -136,6 +137,8 @@ def load_tokenizer(folder: Path):
             hint="use an instruction-tuned model, or add chat_template.jinja to the folder",
         )
     tokenizer.padding_side = "left"
+    # Only special tokens are control tokens: a reasoning model's own `<think>` stays one token.
+    tokenizer.chat_control_tokens = []
     set_pad_token(tokenizer)
     return tokenizer
 
@@ -181,7 +184,8 @@ def encode(tokenizer, messages: list[Message], opening: str = "") -> list[int]:
 def render_prefix(tokenizer, messages: list[Message], opening: str) -> str:
     """The text of a chat whose last, unfinished message is the assistant's opening.
 
-    For libraries that tokenise by themselves and add no beginning of sequence.
+    For libraries that tokenise by themselves and add no beginning of sequence. They cannot tell
+    a special token in a message from the template's; `encode` of the same chat can.
     """
     return tokenizer.apply_chat_template(
         [dict(message) for message in [*messages, Message(role="assistant", content=opening)]],
@@ -240,11 +244,21 @@ def label_ids(
 
 
 def _apply(tokenizer, messages: list[Message], **options: bool) -> list[int]:
-    encoded = tokenizer.apply_chat_template(
-        [dict(message) for message in messages],
-        tokenize=True,
-        return_dict=False,
-        date_string=TEMPLATE_DATE,
-        **options,
-    )
+    # Text that holds a special token is split there and encoded as plain text; other text is
+    # encoded as ever, but for U+F0000 and U+F0001 (private use), which mark the places.
+    try:
+        encoded = tokenizer.apply_chat_template(
+            [dict(message) for message in messages],
+            tokenize=True,
+            return_dict=False,
+            date_string=TEMPLATE_DATE,
+            sanitize_control_tokens=True,
+            **options,
+        )
+    except ValueError as error:
+        raise PbtError(
+            f"the tokenizer cannot format this chat ({str(error).partition(chr(10))[0]})",
+            where=tokenizer.name_or_path,
+            hint="use another model, or correct its tokenizer.json or chat_template.jinja",
+        ) from None
     return list(encoded)

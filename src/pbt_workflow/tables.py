@@ -90,7 +90,7 @@ def write_table(frame: pl.DataFrame, path: Path, name: str, settings: object = N
         }
     )
     with atomic_path(path) as partial:
-        pq.write_table(table, partial, compression="zstd")
+        pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
 
 
 def check_table(path: Path, name: str) -> None:
@@ -104,9 +104,9 @@ def check_table(path: Path, name: str) -> None:
         )
     try:
         schema = pq.read_schema(path)
-    except (pa.ArrowException, OSError) as error:
+        stored = (schema.metadata or {}).get(b"pbt.schema", name.encode()).decode()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise PbtError(f"not a readable Parquet file ({error})", where=path, hint=remake) from None
-    stored = (schema.metadata or {}).get(b"pbt.schema", name.encode()).decode()
     if stored != name and stored not in READ_AS.get(name, ()):
         raise PbtError(f"holds a {stored} table where {name} is needed", where=path)
     for column, kind in SCHEMAS[name].items():
@@ -139,10 +139,15 @@ def _family(kind: pa.DataType) -> str:
 def scan_table(path: Path, name: str) -> pl.LazyFrame:
     """An artifact as a lazy frame of the schema's columns, checked as in `check_table`.
 
-    Filter columns may be absent (trees that no filter has seen); they are null then.
+    Every page is read once to compare checksums, which Polars does not do. Filter columns may be
+    absent (trees that no filter has seen); they are null then.
     """
     check_table(path, name)
     present = set(pq.read_schema(path).names)
+    with _undamaged(path, name):
+        stored = pq.ParquetFile(path, page_checksum_verification=True)
+        for _ in stored.iter_batches(columns=[c for c in SCHEMAS[name] if c in present]):
+            pass
     return pl.scan_parquet(path).select(
         pl.lit(None, pl.Float64).alias(column)
         if column in FILTER and column not in present
@@ -153,11 +158,19 @@ def scan_table(path: Path, name: str) -> pl.LazyFrame:
 
 def read_table(path: Path, name: str) -> pl.DataFrame:
     """An artifact as a frame; raises PbtError if missing, damaged or of another schema."""
+    frame = scan_table(path, name)
+    with _undamaged(path, name):
+        return frame.collect()
+
+
+@contextmanager
+def _undamaged(path: Path, name: str) -> Iterator[None]:
+    damage = (pa.ArrowException, OSError, UnicodeDecodeError)
     try:
-        return scan_table(path, name).collect()
-    except pl.exceptions.PolarsError as error:
+        yield
+    except (*damage, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise PbtError(
-            f"a damaged {name} file ({str(error).splitlines()[0]})",
+            f"a damaged {name} file ({str(error).partition(chr(10))[0]})",
             where=path,
             hint="delete the file and run the workflow again to remake it",
         ) from None

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from pbt_workflow import tables
-from pbt_workflow.chat import Message, fill_prompt, render_prefix
+from pbt_workflow.chat import Message, encode, fill_prompt, render_prefix
 from pbt_workflow.config import Model
 from pbt_workflow.errors import PbtError
 from pbt_workflow.progress import progress, quiet_bars
@@ -76,8 +76,8 @@ def score_answers(
         opening: how the assistant's turn begins.
 
     Returns:
-        Null where the chat's own tokens change when the answer is appended, or the chat holds
-        the token that is padded with: minicons would then score other tokens.
+        Null where the chat's own tokens change when the answer is appended, or where chat or
+        answer hold the text of a special token: minicons would then score other tokens.
 
     Raises:
         PbtError: the tokenizer pads with its end or beginning of sequence.
@@ -96,10 +96,16 @@ def score_answers(
     prefixes = [render_prefix(tokenizer, chat, opening) for chat in chats]
     before = [_ids(tokenizer, prefix) for prefix in prefixes]
     whole = [_ids(tokenizer, f"{p} {a}") for p, a in zip(prefixes, answers, strict=True)]
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     scorable = [
         row
         for row, (head, ids) in enumerate(zip(before, whole, strict=True))
-        if ids[: len(head)] == head and len(ids) > len(head) and pad not in ids
+        if ids[: len(head)] == head
+        and len(ids) > len(head)
+        and pad not in ids
+        # A special token in the question or the answer would be read as one.
+        and head == encode(tokenizer, chats[row], opening)
+        and not special & set(ids[len(head) :])
     ]
     scorable.sort(key=lambda row: len(whole[row]))
     # "auto" leaves the model where it is; a quantised one refuses to be moved.

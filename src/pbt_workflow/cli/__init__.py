@@ -30,6 +30,10 @@ def main() -> None:
     except PbtError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except OSError as error:
+        # A full or read-only disk, a folder of someone else's: nothing of ours to trace.
+        print(f"error: {error}\n  hint:  mend that and run again", file=sys.stderr)
+        sys.exit(1)
 
 
 def _version(value: bool) -> None:

@@ -10,6 +10,7 @@ from typing import TypeVar
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from pbt_workflow.chat import load_prompt
 from pbt_workflow.config.analysis import Analysis, Examples
 from pbt_workflow.config.base import Name, Section
 from pbt_workflow.config.evaluations import (
@@ -21,6 +22,7 @@ from pbt_workflow.config.evaluations import (
     Misinformation,
     Team,
 )
+from pbt_workflow.config.files import read_yaml
 from pbt_workflow.config.influence import (
     Cast,
     Experiment,
@@ -103,6 +105,7 @@ __all__ = [
     "load_config",
     "load_section",
     "read_config",
+    "read_yaml",
     "write_config",
 ]
 
@@ -234,8 +237,16 @@ class Config(Section):
         if {"flipflop", "team"} & set(self.evaluations_run):
             why = why or "flipflop or team is evaluated"
             needed.append(("questions.evaluation", self.questions.evaluation))
-        if self.analysis is not None and "balanced" not in self.evaluations_run:
-            raise ValueError("`analysis` needs `balanced` among `evaluations.run`")
+        if self.analysis is not None:
+            if "balanced" not in self.evaluations_run:
+                raise ValueError("`analysis` needs `balanced` among `evaluations.run`")
+            known = list(dict.fromkeys(n for m in self.evaluated for n in self.variants(m)))
+            uses = {f"recipes.{i}": name for i, name in enumerate(self.analysis.recipes)}
+            for key, name in {**uses, "examples.right": self.analysis.examples.right}.items():
+                if name not in known:
+                    raise ValueError(
+                        f"`analysis.{key}` names {name!r}; evaluated are: {', '.join(known)}"
+                    )
         for key, value in needed:
             if value is None:
                 raise ValueError(f"`{key}` is missing, and needed because {why}")
@@ -274,18 +285,19 @@ def load_config(values: dict) -> Config:
                 where=f"config key `{key}`",
                 hint="paths are relative to the folder snakemake runs in",
             )
+    for key, name in _named_prompts(config):
+        try:
+            load_prompt(name, config.prompts)
+        except (PbtError, UnicodeDecodeError) as error:
+            what = getattr(error, "what", f"the prompt {name!r} is not UTF-8 text")
+            hint = getattr(error, "hint", "save the file as UTF-8")
+            raise PbtError(what, where=f"config key `{key}`", hint=hint) from None
     return config
 
 
 def read_config(path: Path) -> Config:
     """A validated configuration from a YAML file; see `load_config`."""
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise PbtError("cannot read the configuration", where=path, hint=str(error)) from None
-    if not isinstance(values, dict):
-        raise PbtError("the configuration is not a mapping of keys", where=path)
-    return load_config(values)
+    return load_config(read_yaml(path))
 
 
 def write_config(config: Config, path: Path) -> None:
@@ -316,7 +328,30 @@ def _named_files(config: Config) -> list[tuple[str, str]]:
     for name, model in config.models.items():
         if isinstance(model.source, ScriptedSource):
             files.append((f"models.{name}.source.knowledge", model.source.knowledge))
+        if isinstance(model.source, PathSource):
+            files.append((f"models.{name}.source.path", f"{model.source.path}/config.json"))
+    for name, adapter in config.adapters.items():
+        if isinstance(adapter.source, PathSource):
+            path = f"{adapter.source.path}/adapter_config.json"
+            files.append((f"adapters.{name}.source.path", path))
     return files
+
+
+def _named_prompts(config: Config) -> list[tuple[str, str]]:
+    prompts = [(f"prompts.{name}", name) for name in config.prompts]
+    prompts += [
+        (f"trees.depths.{depth}.roles.{index}", role)
+        for depth, level in enumerate(config.trees.depths)
+        for index, role in enumerate(level.roles)
+    ]
+    prompts.append(("extraction.prompt", config.extraction.prompt))
+    prompts.append(("evaluations.team.role", config.evaluations.team.role))
+    if config.filter is not None:
+        prompts.append(("filter.answers_prompt", config.filter.answers_prompt))
+        prompts.append(("filter.responses_prompt", config.filter.responses_prompt))
+    if config.analysis is not None:
+        prompts.append(("analysis.listener_prompt", config.analysis.listener_prompt))
+    return prompts
 
 
 def _config_error(error: ValidationError) -> PbtError:

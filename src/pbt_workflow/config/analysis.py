@@ -1,8 +1,10 @@
 """When does a model change its mind: features, regression and examples."""
 
+from typing import Annotated
+
 from pydantic import Field
 
-from pbt_workflow.config.base import Name, Section
+from pbt_workflow.config.base import Distinct, Name, Section, Seed
 from pbt_workflow.config.trees import Decoding
 
 
@@ -10,7 +12,7 @@ class Examples(Section):
     """Which held-out dialogues are shown, every recipe's reply side by side (Figure 5)."""
 
     per_code: int = Field(2, ge=0, description="resist examples, and as many accept examples")
-    seed: int = 42
+    seed: Seed = 42
     right: Name = Field("pbt", description="the recipe that must be right in them")
     wrong: int = Field(1, ge=0, description="at least this many other recipes must be wrong")
 
@@ -18,7 +20,9 @@ class Examples(Section):
 class Analysis(Section):
     """Features of flips and the regression on them (section 5, Table 4)."""
 
-    recipes: list[Name] = Field(["pbt"], description="whose flips are explained")
+    recipes: Annotated[list[Name], Distinct] = Field(
+        ["pbt"], min_length=1, description="whose flips are explained"
+    )
     answer_samples: int = Field(
         20, ge=2, le=100, description="of the base model, for the entropy of its answers"
     )
@@ -32,5 +36,5 @@ class Analysis(Section):
     min_minority: int = Field(
         20, ge=2, le=100, description="so are fewer rows of the rarer outcome"
     )
-    seed: int = 42
+    seed: Seed = 42
     examples: Examples = Examples()

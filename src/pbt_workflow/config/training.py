@@ -1,10 +1,10 @@
 """Training: adapters, SFT and DPO."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pbt_workflow.config.base import Name, Section
+from pbt_workflow.config.base import Distinct, Name, Section, Seed
 
 Recipe = Literal["accept", "resist", "pbt"]
 
@@ -15,8 +15,14 @@ class Lora(Section):
     rank: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)
     dropout: float = Field(0.05, ge=0, lt=1)
-    target_modules: list[str] = ["q_proj", "k_proj", "v_proj"]
-    layers: list[int] | None = Field(None, description="decoder layers; null: all")
+    target_modules: Annotated[list[Name], Distinct, Field(min_length=1)] = [
+        "q_proj",
+        "k_proj",
+        "v_proj",
+    ]
+    layers: Annotated[list[Annotated[int, Field(ge=0)]], Distinct, Field(min_length=1)] | None = (
+        Field(None, description="decoder layers; null: all")
+    )
 
 
 class Sft(Section):
@@ -45,9 +51,11 @@ class Dpo(Section):
 class Train(Section):
     """Which models are trained, on which recipes and seeds, and how."""
 
-    models: list[Name] = Field([], description="none: nothing is trained, only evaluated")
-    recipes: list[Recipe] = Field(["accept", "resist", "pbt"], min_length=1)
-    seeds: list[int] = Field(
+    models: Annotated[list[Name], Distinct] = Field(
+        [], description="none: nothing is trained, only evaluated"
+    )
+    recipes: Annotated[list[Recipe], Distinct] = Field(["accept", "resist", "pbt"], min_length=1)
+    seeds: Annotated[list[Seed], Distinct] = Field(
         [12, 42, 64], min_length=1, description="of training, and of sampled evaluations"
     )
     sft_seed: Literal["shared", "own"] = Field(
@@ -56,4 +64,6 @@ class Train(Section):
     lora: Lora = Lora()
     sft: Sft = Sft()
     dpo: Dpo = Dpo()
-    dpo_epochs: dict[Name, int] = Field({}, description="epochs of single models (70B: 2)")
+    dpo_epochs: dict[Name, Annotated[int, Field(ge=1)]] = Field(
+        {}, description="epochs of single models (70B: 2)"
+    )

@@ -1,10 +1,10 @@
 """Questions, trees, answers, the filter and pairs."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pbt_workflow.config.base import Label, Name, Section
+from pbt_workflow.config.base import Distinct, Label, Name, Section, Seed, Text
 
 
 class Agents(Section):
@@ -23,11 +23,11 @@ class QuestionSource(Section):
     repo_file: str | None = Field(None, description="Parquet or JSONL file inside the dataset")
     revision: str = "main"
     split: str | None = Field(None, description="keep rows whose `split` is this; null: all rows")
-    relations: list[str] | None = Field(
+    relations: Annotated[list[str], Distinct] | None = Field(
         None, description="keep rows whose `relation` is one of these; null: all rows"
     )
     limit: int | None = Field(None, ge=1, description="seeded sample of this size; null: all")
-    seed: int = 42
+    seed: Seed = 42
 
     @model_validator(mode="after")
     def _one_place(self) -> "QuestionSource":
@@ -48,7 +48,7 @@ class Questions(Section):
 class Depth(Section):
     """The roles of one depth of a tree."""
 
-    roles: list[Name] = Field(min_length=1)
+    roles: Annotated[list[Name], Distinct] = Field(min_length=1)
     draw: int | None = Field(None, ge=1, description="seeded draw of this many; null: every role")
     samples: int = Field(1, ge=1, description="turns per role")
 
@@ -88,8 +88,8 @@ def _paper_depths() -> list[Depth]:
 class Trees(Section):
     """Growth of dialogue trees (paper, section 3.1)."""
 
-    seed: int = 42
-    shards: int = Field(1, ge=1)
+    seed: Seed = 42
+    shards: int = Field(1, ge=1, le=10_000)
     depths: list[Depth] = Field(default_factory=_paper_depths, min_length=2)
     independent_openings: bool = Field(
         True, description="agent b answers first without seeing agent a's answer"
@@ -107,7 +107,7 @@ class Extraction(Section):
     )
     model: Name | None = Field(None, description="the extractor; null for short_answer")
     prompt: Name = "extract"
-    opening: str = "Final Answer:"
+    opening: Text = "Final Answer:"
     max_new_tokens: int = Field(15, ge=1)
 
     @model_validator(mode="after")
@@ -123,8 +123,8 @@ class Filter(Section):
     model: Name
     answers_prompt: Name = "filter_answers"
     responses_prompt: Name = "filter_responses"
-    opening: str = "Answer:"
-    labels: tuple[Label, Label] = ("agree", "disagree")
+    opening: Text = "Answer:"
+    labels: Annotated[tuple[Label, Label], Distinct] = ("agree", "disagree")
     undecided: float = Field(
         0.5,
         gt=0,
@@ -145,4 +145,4 @@ class Pairs(Section):
     min_relative_margin: float = Field(0.5, ge=0, lt=1)
     require_equal_children: bool = True
     require_partner: bool = True
-    split_seed: int = 42
+    split_seed: Seed = 42

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from transformers import (
-    AutoModelForCausalLM,
     DynamicCache,
     LogitsProcessorList,
     StoppingCriteriaList,
@@ -30,7 +29,7 @@ from pbt_workflow.engines import (
 )
 from pbt_workflow.engines.decoding import FewLeft, SeededSampling, TokenStore
 from pbt_workflow.engines.prefixes import PrefixPlan, batch_rows, plan_prefixes
-from pbt_workflow.errors import PbtError
+from pbt_workflow.models import load_causal_lm
 from pbt_workflow.progress import progress, quiet_bars
 
 
@@ -61,6 +60,7 @@ class TransformersEngine:
         quiet_bars()
         self.tokenizer = load_tokenizer(folder)
         self.model = load_model(folder, dtype, quantization).eval()
+        self.folder = folder
         self.batch_size = batch_size
         self._adapter: Path | None = None
         # Sliding windows drop keys, so segments cannot be put together again.
@@ -274,12 +274,10 @@ class TransformersEngine:
                 yield
             return
         if adapter != self._adapter:
-            from peft import PeftModel
+            from pbt_workflow.train.loading import attach_adapter
 
-            if not (Path(adapter) / "adapter_model.safetensors").is_file():
-                raise PbtError("no adapter weights", where=adapter, hint="train it first")
             base = self.model if self._adapter is None else self.model.unload()
-            self.model = PeftModel.from_pretrained(base, str(adapter)).eval()
+            self.model = attach_adapter(base, self.folder, adapter).eval()
             self._adapter = adapter
         yield
 
@@ -322,13 +320,4 @@ def load_model(folder: Path, dtype: str, quantization: str):
         )
     if torch.cuda.is_available():
         options["device_map"] = "auto"
-    try:
-        return AutoModelForCausalLM.from_pretrained(
-            str(folder), local_files_only=True, use_safetensors=True, **options
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise PbtError(
-            f"cannot load the model ({str(error).splitlines()[0]})",
-            where=folder,
-            hint="delete the folder and run the workflow again to fetch the model anew",
-        ) from None
+    return load_causal_lm(folder, **options)

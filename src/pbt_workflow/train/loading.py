@@ -6,10 +6,13 @@ from pathlib import Path
 
 from pbt_workflow import config
 from pbt_workflow.errors import PbtError
-from pbt_workflow.models import check_model
-
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-ADAPTER_CONFIG = "adapter_config.json"
+from pbt_workflow.models import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    check_adapter,
+    load_causal_lm,
+    tensor_names,
+)
 
 
 def load_base(base: Path, model: config.Model):
@@ -19,9 +22,8 @@ def load_base(base: Path, model: config.Model):
     al. 2023), and the layers that stay unquantised are in float32.
     """
     import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
 
-    check_model(base)
     cuda = torch.cuda.is_available()
     quantization = {
         "none": None,
@@ -32,12 +34,11 @@ def load_base(base: Path, model: config.Model):
             bnb_4bit_compute_dtype=torch.bfloat16 if cuda else torch.float32,
         ),
     }[model.quantization]
-    loaded = AutoModelForCausalLM.from_pretrained(
-        str(base),
+    loaded = load_causal_lm(
+        base,
         dtype=getattr(torch, model.dtype) if cuda else torch.float32,
         quantization_config=quantization,
         device_map="auto" if cuda else None,
-        local_files_only=True,
     )
     if quantization is not None:
         from peft import prepare_model_for_kbit_training
@@ -90,27 +91,45 @@ def load_adapter(loaded, base: Path, adapter: Path):
     Raises:
         PbtError: no adapter there, or one that does not fit the model.
     """
-    from peft import PeftModel
-
-    check_adapter(adapter)
-    try:
-        model = PeftModel.from_pretrained(loaded, str(adapter), is_trainable=True)
-    except (RuntimeError, ValueError) as error:
-        raise PbtError(
-            f"the adapter does not fit the model ({str(error).splitlines()[0]})",
-            where=adapter,
-            hint=f"it must have been trained on {base}",
-        ) from None
+    model = attach_adapter(loaded, base, adapter, is_trainable=True)
     # A published adapter carries a name; for saving, PEFT wants a folder it can look into.
     model.peft_config["default"].base_model_name_or_path = str(base)
     return model
 
 
-def check_adapter(adapter: Path) -> None:
-    """Raise PbtError unless `adapter` is a folder with an adapter's config and weights."""
-    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
-        if not (Path(adapter) / name).is_file():
-            raise PbtError(f"no adapter: no {name}", where=adapter, hint="train it first")
+def attach_adapter(loaded, base: Path, adapter: Path, is_trainable: bool = False):
+    """A base model with an adapter on it, every weight of which has found its place.
+
+    PEFT would leave out weights for layers that the model does not have, and draw those that
+    the adapter does not have.
+
+    Raises:
+        PbtError: no adapter there, or one for a model of other layers, modules or widths. One for
+            a model of the same shape cannot be told apart.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+
+    check_adapter(adapter)
+    hint = f"it must have been trained on {base}"
+    try:
+        model = PeftModel.from_pretrained(loaded, str(adapter), is_trainable=is_trainable)
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise PbtError(
+            f"the adapter does not fit the model ({str(error).partition(chr(10))[0]})",
+            where=adapter,
+            hint=hint,
+        ) from None
+    # Without the embeddings, about which PEFT would ask the hub.
+    placed = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    stored = tensor_names(Path(adapter) / ADAPTER_WEIGHTS)
+    if wrong := {name for name in stored ^ placed if "lora_" in name}:
+        raise PbtError(
+            f"the adapter does not fit the model: {len(wrong)} of its weights or layers have no "
+            f"counterpart, {min(wrong)} for one",
+            where=adapter,
+            hint=hint,
+        )
+    return model
 
 
 def publish_adapter(checkpoint: Path, folder: Path, name: str) -> None:
