@@ -81,9 +81,10 @@ def test_what_is_wrong_with_a_class_is_said_before_any_model_runs(tmp_path, chan
 
 def test_a_broken_file_is_named(tmp_path):
     folder = write_class(tmp_path)
-    (folder / "theme.yaml").write_text("openings: [")
-    with pytest.raises(PbtError, match="theme.yaml"):
-        compile_class(folder)
+    for text in ("openings: [", "openings: {a: A}\nopenings: {b: B}", "just text"):
+        (folder / "theme.yaml").write_text(text)
+        with pytest.raises(PbtError, match="theme.yaml"):
+            compile_class(folder)
 
 
 def experiment(**changes) -> Experiment:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 import polars as pl
-import yaml
 from pydantic import Field, model_validator
 
 from pbt_workflow import tables
 from pbt_workflow.config import load_section
 from pbt_workflow.config.base import Name, Section
+from pbt_workflow.config.files import read_yaml
 from pbt_workflow.errors import PbtError
 from pbt_workflow.influence.templates import render, used
 
@@ -230,12 +230,7 @@ def _draws(machine: EnvironmentClass) -> list[dict[str, str]]:
 
 
 def _read(path: Path, section: type[Section]):
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise PbtError("cannot read the environment", where=path, hint=str(error)) from None
-    if not isinstance(values, dict):
-        raise PbtError("an environment file is a mapping of keys", where=path)
+    values = read_yaml(path)
     try:
         return load_section(section, **{str(key): value for key, value in values.items()})
     except PbtError as error:
