@@ -282,3 +282,11 @@ def test_percent(value, signed, text):
 def test_differences_are_signed_points(metric, text):
     row = {"metric": metric, "value": 0.08, "n": 5, "ci_low": None, "ci_high": None}
     assert estimate([row])["text"] == text
+
+
+def test_an_interval_of_few_questions_is_not_believed_without_its_test():
+    from pbt_workflow.report.numbers import _verdict
+
+    row = {"value": 0.5, "ci_low": 0.1, "ci_high": 0.9}
+    found = [_verdict({**row, "p_value": p}) for p in (0.25, 0.05, 0.049, None)]
+    assert found == ["within noise", "within noise", "above base", "above base"]

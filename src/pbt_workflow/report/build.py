@@ -100,7 +100,7 @@ def build_report(
             (name, title, evaluation_section(found, name, examples.get(name, [])))
             for name, title in NAMES.items()
         ),
-        ("analysis", "Why it flips", None if analysis is None else analysis_section(analysis)),
+        ("analysis", "Changes of mind", None if analysis is None else analysis_section(analysis)),
         ("training", "Training", _training(found, training, selection)),
         ("trees", "Trees", grown.get("trees")),
         ("pairs", "Pairs", grown.get("pairs")),
