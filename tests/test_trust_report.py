@@ -35,14 +35,21 @@ def test_the_browser_would_execute_it(tmp_path):
     assert title(dump(page, tmp_path / "profile")[0]) == "EXECUTED"
 
 
-def test_a_report_of_hostile_artifacts_executes_nothing(tmp_path):
-    made = make_report(tmp_path, text=HOSTILE)
-    # Without the policy, which would stop a script that came through.
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """A report of hostile artifacts, without the policy that would stop a script of theirs."""
+    folder = tmp_path_factory.mktemp("hostile")
+    made = make_report(folder, text=HOSTILE)
     bare = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", made)
     assert bare != made
-    (tmp_path / "bare.html").write_text(bare, encoding="utf-8")
+    (folder / "bare.html").write_text(bare, encoding="utf-8")
+    return folder / "bare.html"
+
+
+def test_a_report_of_hostile_artifacts_executes_nothing(hostile, tmp_path):
+    made = hostile.read_text(encoding="utf-8")
     opened = "tree=t1&row=balanced-0/0"
-    document, console = dump(tmp_path / "bare.html", tmp_path / "profile", opened)
+    document, console = dump(hostile, tmp_path / "profile", opened)
     assert not console
     assert title(document) == title(made) and "EXECUTED" not in title(document)
     # The texts are there to read, also those that the script put in.
@@ -56,3 +63,20 @@ def test_a_report_of_hostile_artifacts_executes_nothing(tmp_path):
     tags = re.findall(r"<[a-z][^<>]*>", document)
     assert not [tag for tag in tags if re.search(r"\son\w+=", re.sub(r'"[^"]*"', '""', tag))]
     assert not re.search(r"""<[^>]*\s(href|src|action)=["']?\s*javascript:""", document)
+
+
+def test_nothing_of_it_is_wider_than_a_phone(hostile, tmp_path):
+    probe = """<script>setTimeout(() => {
+      const wide = [...document.querySelectorAll("body *")].filter((e) =>
+        e.getBoundingClientRect().right > innerWidth + 1
+        && !e.closest(".scroll, nav, pre, .peek, .unseen, .skip, svg"));
+      parent.postMessage([document.documentElement.scrollWidth <= innerWidth,
+        ...wide.map((e) => e.tagName)].join(" "), "*");
+    }, 2000)</script>"""
+    page = hostile.read_text(encoding="utf-8").replace("</body>", f"{probe}</body>")
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    phone = """<body><iframe src="page.html#tree=t1&row=flipflop-0/1" width=390 height=844></iframe>
+      <p></p><script>onmessage = (e) => document.querySelector("p").append(e.data)</script>"""
+    (tmp_path / "phone.html").write_text(f"<!doctype html><html>{phone}", encoding="utf-8")
+    document, _ = dump(tmp_path / "phone.html", tmp_path / "profile")
+    assert "<p>true</p>" in document, document

@@ -51,7 +51,7 @@ function fill(list, more, items, line, size) {
     for (const item of items.slice(shown, shown + size)) list.append(line(item));
     shown = Math.min(shown + size, items.length);
     more.hidden = shown === items.length;
-    more.textContent = `Show ${Math.min(size, items.length - shown)} more`;
+    more.textContent = more.hidden ? "" : `Show ${Math.min(size, items.length - shown)} more`;
     if (first) list.children[first].querySelector("a, summary").focus();
   };
   more.onclick = add;
