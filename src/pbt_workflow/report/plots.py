@@ -205,7 +205,10 @@ def inline_svg(figure: Figure, label: str) -> Markup:
     used = set(re.findall(r"#([\w.-]+)", text))
     text = re.sub(r' id="([^"]*)"', lambda id_: id_[0] if id_[1] in used else "", text)
     text = text.replace(INK, "currentColor")
-    return Markup(text.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1))
+    # A plot as wide as the page for ten inches, and in proportion for others.
+    opening = f'<svg role="img" aria-label="{escape(label)}"'
+    opening += f' style="--wide:{105 * figure.get_figwidth():.0f}px" '
+    return Markup(text.replace("<svg ", opening, 1))
 
 
 def standalone(svg: Markup) -> str:
