@@ -3,13 +3,15 @@
 import json
 import random
 import re
+from xml.etree import ElementTree
 
 import polars as pl
 import pytest
 import synthetic
 import yaml
 from browser import CHROMIUM, dump, title
-from report_artifacts import Page, make_config, section, unpacked
+from report_artifacts import Page, make_config, section, unpacked, write
+from synthetic_evaluations import make_metrics
 from typer.testing import CliRunner
 
 from pbt_workflow import tables
@@ -20,6 +22,7 @@ from pbt_workflow.errors import PbtError
 from pbt_workflow.pairs import make_pairs
 from pbt_workflow.preferences import balance
 from pbt_workflow.report import explorer
+from pbt_workflow.report.build import write_plot
 from pbt_workflow.report.explorer import draw_trees, explorer_section, write_explorer
 from pbt_workflow.report.packing import interleave, pack, pack_pieces
 from pbt_workflow.report.samples import scan_parts
@@ -200,3 +203,18 @@ def test_in_a_browser_search_finds_a_question_and_its_tree_opens(run, tmp_path, 
     document, console = dump(out, tmp_path / "profile", f"tree={tree['id']}")
     assert title(document) != "EXECUTED" and any("Content Security Policy" in c for c in console)
     assert '<details class="turn' in document
+
+
+def test_a_plot_of_the_report_can_stand_alone(run, tmp_path):
+    metrics = tmp_path / "metrics.parquet"
+    write(metrics, "metrics", make_metrics([12], evaluations=("balanced",)))
+    out = tmp_path / "balanced.svg"
+    arguments = ["plot", "--config", str(run / "config.yaml"), "--metrics", str(metrics)]
+    done = CliRunner().invoke(app, [*arguments, "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    picture = ElementTree.parse(out).getroot()
+    assert picture.tag == "{http://www.w3.org/2000/svg}svg"
+    words = " ".join(picture.itertext())
+    assert "overall" in words and "pbt" in words and "prefers-color-scheme: dark" in words
+    with pytest.raises(PbtError, match="no team rows to plot"):
+        write_plot(make_config(run, [12]), metrics, "team", tmp_path / "team.svg")

@@ -131,6 +131,17 @@ async function explore() {
     panel.querySelector("h3")?.focus({ preventScroll: true });
   }
 
+  // Up and down from turn to turn, right and left to open and close one.
+  panel.addEventListener("keydown", (event) => {
+    const lines = [...panel.querySelectorAll("summary")];
+    const at = lines.indexOf(document.activeElement);
+    const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    const opened = { ArrowRight: true, ArrowLeft: false }[event.key];
+    if (at < 0 || (by === undefined && opened === undefined)) return;
+    event.preventDefault();
+    if (by) lines[at + by]?.focus();
+    else lines[at].parentElement.open = opened;
+  });
   search.addEventListener("input", filter);
   kind.addEventListener("change", filter);
   filter();
