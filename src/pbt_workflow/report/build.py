@@ -77,10 +77,10 @@ def build_report(
         PbtError: an artifact is missing, unreadable or of another schema.
     """
     found = _results(config, metrics, results)
-    examples = example_dialogues(config.run, responses, found.looks)
-    rows = evaluation_rows(config.run, responses, found.looks)
-    jobs = read_benchmarks(benchmarks)
     turns, replies = scan_parts(scored, "scored"), scan_parts(responses, "responses")
+    examples = example_dialogues(config.run, replies, found.looks)
+    rows = evaluation_rows(config.run, replies, found.looks)
+    jobs = read_benchmarks(benchmarks)
     counts, grown = None, {}
     if funnel is not None:
         counts, grown = _tree_sections(config, funnel, questions, turns, pairs, preferences)

@@ -1,12 +1,9 @@
 """Dialogues of the evaluations, the replies of every recipe side by side."""
 
-from pathlib import Path
-
 import polars as pl
 
 from pbt_workflow.evaluate.team import speaks
 from pbt_workflow.report.plots import Look
-from pbt_workflow.report.samples import scan_parts
 from pbt_workflow.report.trees import STATES, UNSTATED
 from pbt_workflow.seeds import unit_interval
 
@@ -21,18 +18,18 @@ JUDGEMENTS = {
 
 
 def example_dialogues(
-    run: str, responses: list[Path], looks: dict[str, Look]
+    run: str, responses: pl.LazyFrame, looks: dict[str, Look]
 ) -> dict[str, list[dict]]:
     """Per evaluation an item of each model that all its recipes replied to.
 
     The item is drawn by a hash of the run's name, the evaluation and the item, and so is the same
     for models that were asked the same. Items whose dialogue more recipes continued come first (a
     misinformation dialogue has one answer only where that was wrong). Of several seeds the first
-    is shown. The files are only scanned; of their texts no more is kept than is shown.
+    is shown.
 
     Args:
         run: the run's name.
-        responses: judged replies (schema `responses`), any number of evaluations and models.
+        responses: judged replies (schema `responses`) of any evaluations and models, only scanned.
         looks: recipes in the order in which they are shown.
 
     Returns:
@@ -55,7 +52,7 @@ def example_dialogues(
 
 
 def drawn_dialogues(
-    run: str, responses: list[Path], looks: dict[str, Look], most: int
+    run: str, responses: pl.LazyFrame, looks: dict[str, Look], most: int
 ) -> dict[tuple[str, str], tuple[list[dict], int]]:
     """Dialogues of each evaluation and model, drawn by a hash of the run's name and the item.
 
@@ -80,10 +77,10 @@ def drawn_dialogues(
     return found
 
 
-def _items(responses: list[Path]) -> tuple[pl.LazyFrame, pl.DataFrame]:
+def _items(responses: pl.LazyFrame) -> tuple[pl.LazyFrame, pl.DataFrame]:
     """Replies of each model's first seed, and per item how many recipes replied and went on."""
     # Replies on dev rows, which select an adapter, have an epoch.
-    rows = scan_parts(responses, "responses").filter(pl.col("epoch").is_null())
+    rows = responses.filter(pl.col("epoch").is_null())
     seeds = rows.group_by("model").agg(seed=pl.col("seed").min()).collect().to_dicts()
     rows = rows.filter(_any_of(seeds))
     recipe = pl.col("recipe")

@@ -3,7 +3,7 @@
 The page has a line per item, and unpacks the dialogues of an item when it is opened.
 """
 
-from pathlib import Path
+import polars as pl
 
 from pbt_workflow.report.examples import UNJUDGED, drawn_dialogues
 from pbt_workflow.report.packing import pack, pack_pieces
@@ -17,7 +17,7 @@ MOST_CHARACTERS = 6_000_000
 ACCEPTED = 6
 
 
-def evaluation_rows(run: str, responses: list[Path], looks: dict[str, Look]) -> dict[str, list]:
+def evaluation_rows(run: str, responses: pl.LazyFrame, looks: dict[str, Look]) -> dict[str, list]:
     """Rows per evaluation, a part per model.
 
     Args:
