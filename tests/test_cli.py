@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import polars as pl
 import pytest
 import synthetic
 import typer
+import yaml
 from typer.testing import CliRunner
 
 from pbt_workflow import __version__, tables
@@ -109,3 +111,23 @@ def test_version_and_start_without_torch():
     code = "import sys, pbt_workflow.cli; print('torch' in sys.modules, 'polars' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.split() == ["False", "False"]
+
+
+def test_a_vllm_model_runs_in_the_environment_that_has_vllm(tmp_path):
+    other = tmp_path / "with vllm" / "bin" / "pbt"
+    values = yaml.safe_load(Path("config/smoke.yaml").read_text())
+    agent = values["models"][values["agents"]["a"]]
+    agent |= {"source": {"type": "tiny"}, "engine": "vllm"}
+    values["runtime"] = {"vllm": {"environment": str(other.parents[1])}}
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(values))
+    command = ["generate", "--config", config, "--questions", "q.parquet", "--model", "m"]
+    command += ["--shard", "0", "--turn", "0", "--out", "it's out.parquet"]
+    missing = pbt(*command)
+    assert missing.returncode == 1 and str(other.parents[1]) in missing.stderr
+    other.parent.mkdir(parents=True)
+    other.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    other.chmod(0o755)
+    there = pbt(*command)
+    assert there.returncode == 0, there.stderr
+    assert there.stdout.splitlines() == [str(part) for part in command]

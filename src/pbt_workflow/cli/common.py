@@ -1,5 +1,7 @@
 """What the commands share: options, reading and writing artifacts, loading engines."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -69,9 +71,28 @@ def prompt(run, name: str) -> str:
 
 
 def engine(run, name: str, folder: Path):
+    """The engine of a model; where that is vLLM in another environment, this command goes there."""
     from pbt_workflow.engines import load_engine
 
+    environment = run.runtime.vllm.environment
+    if run.model(name).engine == "vllm" and environment is not None:
+        run_in(Path(environment))
     return load_engine(folder, run.model(name), run.runtime.generation_batch, run.runtime.vllm)
+
+
+def run_in(environment: Path) -> None:
+    """Start this command anew in a virtual environment, unless it is the one it runs in."""
+    if environment.resolve() == Path(sys.prefix).resolve():
+        return
+    pbt = environment / "bin" / "pbt"
+    if not pbt.is_file():
+        raise PbtError(
+            "no virtual environment with this package (`runtime.vllm.environment`)",
+            where=environment,
+            hint="make it as docs/engines.md says; its bin folder then has `pbt`",
+        )
+    sys.stdout.flush()
+    os.execv(pbt, [str(pbt), *sys.argv[1:]])
 
 
 def extractor(run, folder: Path | None):

@@ -124,6 +124,11 @@ class Vllm(Section):
 
     gpu_memory: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory it may take")
     block_size: int = Field(16, ge=16, multiple_of=16, description="tokens of a cache block")
+    environment: str | None = Field(
+        None,
+        description="folder of a virtual environment with vLLM, in which these models' jobs run; "
+        "not needed with conda",
+    )
 
 
 class Runtime(Section):
