@@ -16,15 +16,17 @@ OTHER = f"{ROOT}/.venv/bin{os.pathsep}{os.environ['PATH']}"
 
 def test_turns_and_filter_of_a_run(model, tmp_path):
     values = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
-    for part in ("train", "evaluations", "analysis"):
-        values.pop(part, None)
+    values.pop("analysis")
+    values["train"] = {"models": ["smollm2"]}
+    values["evaluations"] = {"run": []}
     values["models"]["smollm2"] = {
         "source": {"type": "path", "path": str(model.resolve())},
         "engine": "vllm",
     }
-    values["questions"] = {"trees": values["questions"]["trees"]}
+    values["questions"].pop("evaluation")
     values["questions"]["trees"] |= {"path": str(ROOT / "data/easy/questions.jsonl"), "limit": 4}
     values["trees"] |= {"shards": 1, "depths": [{"roles": ["standard"], "samples": 2}] * 2}
+    values["prompts"] = {name: str(ROOT / path) for name, path in values["prompts"].items()}
     values["runtime"] = {"vllm": {"environment": sys.prefix}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     snakemake = shutil.which("snakemake", path=OTHER)
