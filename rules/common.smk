@@ -1,6 +1,7 @@
 """Helpers of a few lines each: the validated config, sections as params, and who runs where."""
 
 import json
+import os
 import re
 import shlex
 from pathlib import Path
@@ -80,6 +81,10 @@ def first_seed(seed):
     return run.train.seeds[0] if run.train.sft_seed == "shared" else seed
 
 
+# profiles/slurm sees a job's inputs and not the configuration, and has to know which are large.
+os.environ["PBT_LARGE_MODELS"] = " ".join(
+    f"resources/models/{name}" for name, model in run.models.items() if model.gpus > 1
+)
 final_pages = [
     f"results/{run.run}/{page}"
     for page, made in (("report.html", run.evaluated), ("influence.html", run.influence))
@@ -107,6 +112,16 @@ def repeated(option, files):
     """`--option FILE` for each file, quoted for the shell."""
     files = [files] if isinstance(files, str) else files
     return " ".join(f"{option} {shlex.quote(str(file))}" for file in files)
+
+
+def numbered(option, path, count):
+    """`--option FILE` for all shards in a short word: pbt writes `{0..39}` out."""
+    return f"{option} {shlex.quote(path.replace('{shard}', f'{{0..{count - 1}}}'))}"
+
+
+def tree_files(option, name):
+    path = f"results/{run.run}/trees/shard{{shard}}/{name}.parquet"
+    return numbered(option, path, run.trees.shards) if run.grows_trees else ""
 
 
 def question_file(wildcards):

@@ -65,7 +65,7 @@ rule influence_simulate:
         openings=compiled("openings.parquet"),
         machine=compiled("class.json"),
         plan="<results>/influence/{experiment}/it{it}/plan.parquet",
-        models=players,
+        model=players,
         adapter=adapter_before,
     output:
         "<results>/influence/{experiment}/it{it}/turns/{shard}.parquet",
@@ -130,8 +130,8 @@ rule influence_select:
     params:
         config=resolved,
         experiment=experiment_part("select", "veto", "seed"),
-        turns=lambda wildcards, input: repeated("--turns", input.turns),
-        ratings=lambda wildcards, input: repeated("--ratings", input.ratings),
+        turns=lambda wildcards: turn_files(wildcards, this_iteration),
+        ratings=lambda wildcards: rating_files(wildcards, this_iteration),
     shell:
         "pbt influence-select --config {params.config:q} --experiment {wildcards.experiment:q}"
         " {params.turns} {params.ratings} --trajectories {output.trajectories:q}"
@@ -156,7 +156,7 @@ rule influence_rows:
         experiment=experiment_part("static", "seed", "system_role"),
         algorithm=lambda wildcards: experiment_of(wildcards).train.algorithm,
         it=lambda wildcards: int(wildcards.it),
-        turns=lambda wildcards, input: repeated("--turns", input.turns),
+        turns=lambda wildcards: turn_files(wildcards, this_iteration),
     shell:
         "pbt influence-rows --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --iteration {params.it} --selected {input.selected:q} {params.turns}"
@@ -207,7 +207,7 @@ rule influence_statistics:
     conda:
         "../envs/analyze.yaml"
     params:
-        ratings=lambda wildcards, input: repeated("--ratings", input.ratings),
+        ratings=lambda wildcards: rating_files(wildcards, this_iteration),
         selected=lambda wildcards, input: repeated("--selected", input.selected),
     shell:
         "pbt influence-statistics --experiment {wildcards.experiment:q}"
@@ -228,8 +228,8 @@ rule influence_transcripts:
     conda:
         "../envs/analyze.yaml"
     params:
-        turns=lambda wildcards, input: repeated("--turns", input.turns),
-        ratings=lambda wildcards, input: repeated("--ratings", input.ratings),
+        turns=lambda wildcards: turn_files(wildcards, every_iteration),
+        ratings=lambda wildcards: rating_files(wildcards, every_iteration),
         trajectories=lambda wildcards, input: repeated("--trajectories", input.trajectories),
         selected=lambda wildcards, input: repeated("--selected", input.selected),
     shell:

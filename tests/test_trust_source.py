@@ -99,7 +99,7 @@ UNQUOTED = {
     "{params.seed}",  # a number
     "{params.it}",  # a number
 }
-BUILT = re.compile(r"repeated\(|flags\(|option|\"--|''|\"\"")
+BUILT = re.compile(r"repeated\(|_files\(|flags\(|option|\"--|''|\"\"")
 
 
 def shell_lines(path: Path) -> list[tuple[str, str, str]]:

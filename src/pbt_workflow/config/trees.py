@@ -22,7 +22,7 @@ class QuestionSource(Section):
     path: str | None = None
     repo: str | None = None
     repo_file: str | None = Field(None, description="Parquet or JSONL file inside the dataset")
-    revision: str = "main"
+    revision: str = Field("main", description="a commit; a branch is fetched with a warning")
     world: World | None = Field(None, description="the microworld whose facts are asked for")
     split: str | None = Field(None, description="keep rows whose `split` is this; null: all rows")
     relations: Annotated[list[str], Distinct] | None = Field(

@@ -16,7 +16,10 @@ from pbt_workflow.seeds import derive_seed
 
 
 def training_rows(
-    selected: pl.DataFrame, turns: pl.DataFrame, experiment: Experiment, iteration: int
+    selected: pl.DataFrame,
+    turns: pl.LazyFrame | pl.DataFrame,
+    experiment: Experiment,
+    iteration: int,
 ) -> pl.DataFrame:
     """A row per reply of the selected trajectories (schema `influence_rows`), in seeded order.
 
@@ -26,7 +29,7 @@ def training_rows(
 
     Args:
         selected: schema `influence_selected`.
-        turns: schema `influence_turns`.
+        turns: schema `influence_turns`; no more of a lazy frame is read than was selected.
         experiment: algorithm, static data, seed.
         iteration: for the static rows' draw and the order.
 
@@ -35,7 +38,9 @@ def training_rows(
     """
     kto = experiment.train.algorithm == "kto"
     wanted = selected if kto else selected.filter(side="best")
-    joined = turns.join(wanted.select("trajectory", "side"), on="trajectory", how="inner")
+    wanted = wanted.select("trajectory", "side")
+    kept = turns.lazy().filter(pl.col("trajectory").is_in(wanted["trajectory"].implode())).collect()
+    joined = kept.join(wanted, on="trajectory", how="inner", maintain_order="left")
     rows = [
         _row(
             agent_view(row["system"], row["history"][:-1], experiment.system_role),

@@ -37,7 +37,7 @@ def interval(mean: float, se: float | None, clusters: int) -> tuple[float | None
 
 def iteration_statistics(
     trajectories: pl.DataFrame,
-    ratings: pl.DataFrame,
+    ratings: pl.LazyFrame | pl.DataFrame,
     selected: pl.DataFrame | None,
     experiment: str,
 ) -> pl.DataFrame:
@@ -126,7 +126,7 @@ def _estimate(group: pl.DataFrame) -> dict:
     }
 
 
-def _values(trajectories: pl.DataFrame, ratings: pl.DataFrame) -> pl.DataFrame:
+def _values(trajectories: pl.DataFrame, ratings: pl.LazyFrame | pl.DataFrame) -> pl.DataFrame:
     """Long form: trajectory, environment, opening, metric, value; nulls left out."""
     keys = ["trajectory", "environment", "opening"]
     parts = [
@@ -143,8 +143,11 @@ def _values(trajectories: pl.DataFrame, ratings: pl.DataFrame) -> pl.DataFrame:
         for state in states
     ]
     for column, label in (("expectation", "rating"), ("mass", "mass")):
-        means = ratings.group_by("trajectory", "assessor", maintain_order=True).agg(
-            value=pl.col(column).mean()
+        means = (
+            ratings.lazy()
+            .group_by("trajectory", "assessor", maintain_order=True)
+            .agg(value=pl.col(column).mean())
+            .collect()
         )
         parts.append(
             trajectories.select(keys)
