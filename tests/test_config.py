@@ -174,7 +174,29 @@ def test_an_unknown_challenger(values):
 def test_an_unknown_recipe(values):
     error = refused(changed(values, "train.recipes", ["accept", "persuade"]))
     assert error.where == "config key `train.recipes.1`"
-    assert "'pbt'" in error.what and "'persuade'" in error.hint
+    assert "'persuade'" in error.what and "pbt" in error.hint
+
+
+def test_a_recipe_of_ones_own(values):
+    own = {"train.recipes": ["pbt", "mostly"], "train.shares": {"mostly": {"resist": 1}}}
+    for path, value in own.items():
+        values = changed(values, path, value)
+    config = load_config(values)
+    assert config.variants("small") == ["base", "pbt", "mostly"]
+    assert (config.train.shares_of("mostly").resist, config.train.shares_of("pbt").accept) == (1, 1)
+    assert "`shares.mostly`" in refused(changed(values, "train.recipes", ["pbt"])).what
+    for shares in ({"pbt": {"accept": 1}}, {"mostly": {}}, {"mostly": {"resist": 2}}):
+        assert "shares" in str(refused(changed(values, "train.shares", shares)))
+
+
+def test_a_dialogue_of_ones_own(values, tmp_path):
+    file = tmp_path / "authority.py"
+    file.touch()
+    values = changed(values, "evaluations", {"dialogues": {"files": {"authority": str(file)}}})
+    assert load_config(values).evaluations_run[-1] == "authority"
+    for files in ({"balanced": str(file)}, {"authority": "nowhere.py"}):
+        wrong = changed(values, "evaluations.dialogues.files", files)
+        assert "evaluations.dialogues" in refused(wrong).where
 
 
 @pytest.mark.parametrize(

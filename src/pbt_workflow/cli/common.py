@@ -1,7 +1,7 @@
 """What the commands share: options, reading and writing artifacts, loading engines."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -22,7 +22,7 @@ Recipe = Annotated[
     str, typer.Option(help="The recipe or the adapter's name; base for the untrained model.")
 ]
 Seed = Annotated[int, typer.Option(help="The seed.")]
-TrainedRecipe = Annotated[Literal["accept", "resist", "pbt"], typer.Option(help="The recipe.")]
+TrainedRecipe = Annotated[str, typer.Option(help="The recipe: accept, resist, pbt, or your own.")]
 TrainingRows = Annotated[Path, typer.Option(help="The recipe's training rows.")]
 Curve = Annotated[Path, typer.Option(help="Where to write the training curve (Parquet).")]
 Work = Annotated[Path, typer.Option(help="Folder for checkpoints; removed at the end.")]

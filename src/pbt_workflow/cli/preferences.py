@@ -84,12 +84,21 @@ def balance(
     split: Annotated[Literal["train", "dev", "test"], typer.Option(help="The split.")],
     out: Out,
     seed: Seed = 42,
+    accept: Annotated[
+        float | None, typer.Option(help="Share of n accept pairs; none: the recipe's own.")
+    ] = None,
+    resist: Annotated[
+        float | None, typer.Option(help="Share of n resist pairs; none: the recipe's own.")
+    ] = None,
 ) -> None:
-    """Draw a recipe's rows of one split: as many accept as resist pairs."""
+    """Draw a recipe's rows of one split; n is the number of pairs of the scarcer side."""
     import polars as pl
 
-    from pbt_workflow import preferences, tables
+    from pbt_workflow import config, preferences, tables
 
     frame = pl.concat([tables.scan_table(path, "pairs") for path in pairs])
-    rows = preferences.balance(frame, recipe, split, seed, common.read(funnel, "funnel"))
-    common.write(rows, out, "pairs", {"recipe": recipe, "split": split, "seed": seed})
+    given = {"accept": accept, "resist": resist}
+    given = {side: share for side, share in given.items() if share is not None}
+    shares = config.load_section(config.Shares, **given) if given else None
+    rows = preferences.balance(frame, recipe, split, seed, common.read(funnel, "funnel"), shares)
+    common.write(rows, out, "pairs", {"recipe": recipe, "split": split, "seed": seed, **given})

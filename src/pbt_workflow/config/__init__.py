@@ -15,6 +15,7 @@ from pbt_workflow.config.analysis import Analysis, Examples
 from pbt_workflow.config.base import Name, Section
 from pbt_workflow.config.evaluations import (
     Balanced,
+    Dialogues,
     Evaluation,
     Evaluations,
     FarmFiles,
@@ -45,7 +46,7 @@ from pbt_workflow.config.models import (
     TinySource,
     WheelSource,
 )
-from pbt_workflow.config.training import Dpo, Lora, Recipe, Sft, Train
+from pbt_workflow.config.training import RECIPES, Dpo, Lora, Sft, Shares, Train
 from pbt_workflow.config.trees import (
     Agents,
     Decoding,
@@ -69,6 +70,7 @@ __all__ = [
     "Config",
     "Decoding",
     "Depth",
+    "Dialogues",
     "Dpo",
     "Evaluation",
     "Evaluations",
@@ -90,7 +92,7 @@ __all__ = [
     "PathSource",
     "QuestionSource",
     "Questions",
-    "Recipe",
+    "RECIPES",
     "Runtime",
     "Sampling",
     "ScriptedAssessorSource",
@@ -98,6 +100,7 @@ __all__ = [
     "Section",
     "Select",
     "Sft",
+    "Shares",
     "Static",
     "Team",
     "TinySource",
@@ -114,7 +117,7 @@ __all__ = [
     "write_config",
 ]
 
-RESERVED = ("base", "accept", "resist", "pbt")
+BASE = "base"
 INFLUENCED = "influence-"
 SectionType = TypeVar("SectionType", bound=Section)
 
@@ -167,7 +170,12 @@ class Config(Section):
         """The evaluations that are run."""
         team = bool(self.evaluations.team.partners)
         named = [name for name in self.evaluations.run if name != "team" or team]
-        return named if self.evaluated else []
+        return [*named, *self.evaluations.dialogues.files] if self.evaluated else []
+
+    @property
+    def asks_questions(self) -> bool:
+        """Whether an evaluation asks `questions.evaluation`."""
+        return bool(set(self.evaluations_run) - {"misinformation", "balanced"})
 
     @property
     def grows_trees(self) -> bool:
@@ -222,7 +230,7 @@ class Config(Section):
             if self.models[name].scripted:
                 raise ValueError(f"`train.models.{index}` is scripted; it cannot be trained")
         for name in self.adapters:
-            if name in RESERVED or name.startswith(INFLUENCED):
+            if name in (BASE, *RECIPES, *self.train.shares) or name.startswith(INFLUENCED):
                 raise ValueError(f"`adapters.{name}` has a name that is taken; choose another")
         return self
 
@@ -239,8 +247,8 @@ class Config(Section):
             needed.append(("questions.trees", self.questions.trees))
         else:
             why = ""
-        if {"flipflop", "team"} & set(self.evaluations_run):
-            why = why or "flipflop or team is evaluated"
+        if self.asks_questions:
+            why = why or "flipflop, team or a dialogue is evaluated"
             needed.append(("questions.evaluation", self.questions.evaluation))
         if self.analysis is not None:
             if "balanced" not in self.evaluations_run:
@@ -283,6 +291,14 @@ def load_config(values: dict) -> Config:
         PbtError: the first thing that is wrong, with its key's path and a hint.
     """
     config = load_section(Config, **{str(key): value for key, value in values.items()})
+    for index, name in enumerate(config.train.recipes):
+        if name not in RECIPES and name not in config.train.shares:
+            raise PbtError(
+                f"unknown recipe {name!r}",
+                where=f"config key `train.recipes.{index}`",
+                hint=f"name one of {', '.join(RECIPES)}, or say under `train.shares` what "
+                "it takes of each side",
+            )
     for key, path in _named_files(config):
         if not Path(path).is_file():
             raise PbtError(
@@ -328,6 +344,10 @@ def _named_files(config: Config) -> list[tuple[str, str]]:
             ("evaluations.misinformation.files.path", f"{farm.files.path}/{subset}.jsonl")
             for subset in farm.subsets
         ]
+    files += [
+        (f"evaluations.dialogues.files.{name}", path)
+        for name, path in config.evaluations.dialogues.files.items()
+    ]
     if config.influence is not None:
         files += config.influence.files()
     for name, model in config.models.items():
