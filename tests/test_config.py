@@ -97,6 +97,25 @@ def test_an_unknown_key_is_named(values, path, value, where):
     assert "spelling" in error.hint
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "what", "hint"),
+    [
+        ("questoins", {}, "unknown config key", "is it `questions`?"),
+        ("qqqqq", {}, "unknown config key", "indentation"),
+        ("train", "small", "keys are needed", "got 'small'"),
+        ("train.models", "small", "a list is needed", "[small]"),
+        ("run", "my run", "not allowed as a name", "'my run'"),
+        ("models.small.source.type", "paht", "unknown `type`", "'path'"),
+        ("models.small.source", {}, "no `type`", "type: path"),
+        ("adapters", ["mine"], "names with their values", "config/README.md"),
+    ],
+)
+def test_what_is_wrong_is_said_in_the_words_of_keys(values, path, value, what, hint):
+    error = refused(changed(values, path, value))
+    assert what in error.what and hint in error.hint
+    assert path.removesuffix(".type") in error.where
+
+
 @pytest.mark.parametrize("path", ["run", "models", "agents.b", "filter.model", "extraction"])
 def test_a_missing_key_is_named(values, path):
     error = refused(changed(values, path, ...))
@@ -174,7 +193,7 @@ def test_an_unknown_challenger(values):
 def test_an_unknown_recipe(values):
     error = refused(changed(values, "train.recipes", ["accept", "persuade"]))
     assert error.where == "config key `train.recipes.1`"
-    assert "'persuade'" in error.what and "pbt" in error.hint
+    assert "'pbt'" in error.what and "'persuade'" in error.hint
 
 
 def test_a_recipe_of_ones_own(values):
@@ -217,7 +236,7 @@ def test_epochs_of_an_unknown_model(values):
 def test_an_unknown_kind_of_model(values):
     error = refused(changed(values, "models.small.source.type", "guess"))
     assert error.where == "config key `models.small.source`"
-    assert "'tiny'" in error.what
+    assert "'tiny'" in error.hint
 
 
 def test_a_scripted_model_cannot_be_trained(values):

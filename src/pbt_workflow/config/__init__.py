@@ -34,7 +34,6 @@ from pbt_workflow.config.influence import (
     Veto,
 )
 from pbt_workflow.config.models import (
-    SOURCE_TYPES,
     Adapter,
     HttpSource,
     HubSource,
@@ -46,6 +45,7 @@ from pbt_workflow.config.models import (
     TinySource,
     WheelSource,
 )
+from pbt_workflow.config.problems import config_error
 from pbt_workflow.config.training import RECIPES, Dpo, Lora, Sft, Shares, Train
 from pbt_workflow.config.trees import (
     Agents,
@@ -281,7 +281,7 @@ def load_section(section: type[SectionType], **values) -> SectionType:
     try:
         return section.model_validate(values)
     except ValidationError as error:
-        raise _config_error(error) from None
+        raise config_error(error) from None
 
 
 def load_config(values: dict) -> Config:
@@ -291,20 +291,12 @@ def load_config(values: dict) -> Config:
         PbtError: the first thing that is wrong, with its key's path and a hint.
     """
     config = load_section(Config, **{str(key): value for key, value in values.items()})
-    for index, name in enumerate(config.train.recipes):
-        if name not in RECIPES and name not in config.train.shares:
-            raise PbtError(
-                f"unknown recipe {name!r}",
-                where=f"config key `train.recipes.{index}`",
-                hint=f"name one of {', '.join(RECIPES)}, or say under `train.shares` what "
-                "it takes of each side",
-            )
     for key, path in _named_files(config):
         if not Path(path).is_file():
             raise PbtError(
                 f"no such file: {path}",
                 where=f"config key `{key}`",
-                hint="paths are relative to the folder snakemake runs in",
+                hint=f"paths are relative to the folder snakemake runs in, {Path.cwd()}",
             )
     for key, name in _named_prompts(config):
         try:
@@ -377,31 +369,3 @@ def _named_prompts(config: Config) -> list[tuple[str, str]]:
     if config.analysis is not None:
         prompts.append(("analysis.listener_prompt", config.analysis.listener_prompt))
     return prompts
-
-
-def _config_error(error: ValidationError) -> PbtError:
-    # A misspelt key is also a missing one; the misspelling says more.
-    first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    # pydantic names the kind of a source (hub, path, ...) as if it were a key below `source`.
-    loc = [str(part) for part in first["loc"]]
-    path = [
-        part
-        for before, part in zip(["", *loc], loc, strict=False)
-        if not (before == "source" and "models" in loc and part in SOURCE_TYPES)
-    ]
-    hints = {
-        "extra_forbidden": "the key is unknown: check its spelling and its indentation",
-        "missing": "the key is required: add it",
-    }
-    what = {
-        "extra_forbidden": "unknown config key",
-        "missing": "missing config key",
-    }.get(first["type"], first["msg"].removeprefix("Value error, "))
-    more = len(error.errors()) - 1
-    hint = hints.get(first["type"], f"got {first['input']!r:.80}")
-    if more:
-        hint += f" ({more} more problem{'s' if more > 1 else ''} after this one)"
-    where = f"config key `{'.'.join(path)}`" if path else "configuration"
-    if not path:
-        hint = "correct the key named above"
-    return PbtError(what, where=where, hint=hint)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from pbt_workflow.config.base import Distinct, Fraction, Name, Section, Seed
 
@@ -26,6 +26,13 @@ RECIPES = {
     "resist": Shares(resist=1),
     "pbt": Shares(accept=1, resist=1),
 }
+
+
+def _known(recipe: str, info: ValidationInfo) -> str:
+    if recipe not in RECIPES and recipe not in info.data.get("shares", {}):
+        known = ", ".join(map(repr, RECIPES))
+        raise ValueError(f"no such recipe; there are {known} and those under `train.shares`")
+    return recipe
 
 
 class Lora(Section):
@@ -73,11 +80,11 @@ class Train(Section):
     models: Annotated[list[Name], Distinct] = Field(
         [], description="none: nothing is trained, only evaluated"
     )
-    recipes: Annotated[list[Name], Distinct] = Field(
-        list(RECIPES), min_length=1, description="accept, resist, pbt, and names under `shares`"
-    )
     shares: dict[Name, Shares] = Field(
         {}, description="recipes of your own: name -> shares of accept and resist pairs"
+    )
+    recipes: Annotated[list[Annotated[Name, AfterValidator(_known)]], Distinct] = Field(
+        list(RECIPES), min_length=1, description="accept, resist, pbt, and names under `shares`"
     )
     seeds: Annotated[list[Seed], Distinct] = Field(
         [12, 42, 64], min_length=1, description="of training, and of sampled evaluations"
