@@ -76,6 +76,12 @@ def flags(name, values):
     return f"--{option} {values}"
 
 
+def shares_of(recipe):
+    """What a recipe takes of either side; nothing where the recipe is the paper's."""
+    own = run.train.shares.get(recipe)
+    return "" if own is None else " ".join(flags(*item) for item in own.model_dump().items())
+
+
 def first_seed(seed):
     """The seed whose SFT adapter a DPO seed starts from."""
     return run.train.seeds[0] if run.train.sft_seed == "shared" else seed
@@ -96,6 +102,7 @@ influence_runs = run.influence.experiments if run.influence else {}
 most_shards = max([run.trees.shards, *(e.shards for e in influence_runs.values())])
 last_turn = len(run.trees.depths) - 1
 farm = run.evaluations.misinformation
+dialogues = list(run.evaluations.dialogues.files)
 extractor = run.extraction.model
 extractor_model = (
     [] if extractor is None else collect("<resources>/models/{model}", model=extractor)
@@ -200,13 +207,14 @@ def responses_of(evaluation):
         )
     return evaluated(
         "<results>/evaluations/{evaluation}/{model}/{recipe}/seed{seed}.parquet",
-        greedy=evaluation == "flipflop",
+        greedy=evaluation == "flipflop" or evaluation in dialogues,
         evaluation=evaluation,
     )
 
 
 def evaluation_questions(wildcards):
-    source = "evaluation" if wildcards.evaluation == "flipflop" else "trees"
+    asked = ["flipflop", *dialogues]
+    source = "evaluation" if wildcards.evaluation in asked else "trees"
     return f"results/{run.run}/questions/{source}.parquet"
 
 

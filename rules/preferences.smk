@@ -63,6 +63,8 @@ rule balance_preferences:
     params:
         pairs=lambda wildcards: tree_files("--pairs", "pairs"),
         seed=run.pairs.split_seed,
+        shares=lambda wildcards: shares_of(wildcards.recipe),
     shell:
         "pbt balance {params.pairs} --funnel {input.funnel:q} --recipe {wildcards.recipe}"
-        " --split {wildcards.split} --seed {params.seed} --out {output:q} >{log:q} 2>&1"
+        " {params.shares} --split {wildcards.split} --seed {params.seed}"
+        " --out {output:q} >{log:q} 2>&1"

@@ -97,6 +97,25 @@ def test_an_unknown_key_is_named(values, path, value, where):
     assert "spelling" in error.hint
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "what", "hint"),
+    [
+        ("questoins", {}, "unknown config key", "is it `questions`?"),
+        ("qqqqq", {}, "unknown config key", "indentation"),
+        ("train", "small", "keys are needed", "got 'small'"),
+        ("train.models", "small", "a list is needed", "[small]"),
+        ("run", "my run", "not allowed as a name", "'my run'"),
+        ("models.small.source.type", "paht", "unknown `type`", "'path'"),
+        ("models.small.source", {}, "no `type`", "type: path"),
+        ("adapters", ["mine"], "names with their values", "config/README.md"),
+    ],
+)
+def test_what_is_wrong_is_said_in_the_words_of_keys(values, path, value, what, hint):
+    error = refused(changed(values, path, value))
+    assert what in error.what and hint in error.hint
+    assert path.removesuffix(".type") in error.where
+
+
 @pytest.mark.parametrize("path", ["run", "models", "agents.b", "filter.model", "extraction"])
 def test_a_missing_key_is_named(values, path):
     error = refused(changed(values, path, ...))
@@ -177,6 +196,28 @@ def test_an_unknown_recipe(values):
     assert "'pbt'" in error.what and "'persuade'" in error.hint
 
 
+def test_a_recipe_of_ones_own(values):
+    own = {"train.recipes": ["pbt", "mostly"], "train.shares": {"mostly": {"resist": 1}}}
+    for path, value in own.items():
+        values = changed(values, path, value)
+    config = load_config(values)
+    assert config.variants("small") == ["base", "pbt", "mostly"]
+    assert (config.train.shares_of("mostly").resist, config.train.shares_of("pbt").accept) == (1, 1)
+    assert "`shares.mostly`" in refused(changed(values, "train.recipes", ["pbt"])).what
+    for shares in ({"pbt": {"accept": 1}}, {"mostly": {}}, {"mostly": {"resist": 2}}):
+        assert "shares" in str(refused(changed(values, "train.shares", shares)))
+
+
+def test_a_dialogue_of_ones_own(values, tmp_path):
+    file = tmp_path / "authority.py"
+    file.touch()
+    values = changed(values, "evaluations", {"dialogues": {"files": {"authority": str(file)}}})
+    assert load_config(values).evaluations_run[-1] == "authority"
+    for files in ({"balanced": str(file)}, {"authority": "nowhere.py"}):
+        wrong = changed(values, "evaluations.dialogues.files", files)
+        assert "evaluations.dialogues" in refused(wrong).where
+
+
 @pytest.mark.parametrize(
     "path", ["agents.a", "agents.b", "extraction.model", "filter.model", "train.models.0"]
 )
@@ -195,7 +236,7 @@ def test_epochs_of_an_unknown_model(values):
 def test_an_unknown_kind_of_model(values):
     error = refused(changed(values, "models.small.source.type", "guess"))
     assert error.where == "config key `models.small.source`"
-    assert "'tiny'" in error.what
+    assert "'tiny'" in error.hint
 
 
 def test_a_scripted_model_cannot_be_trained(values):

@@ -97,6 +97,7 @@ UNQUOTED = {
     "{params.score}",  # own or both
     "{params.epochs}",
     "{params.seed}",  # a number
+    "{params.shares}",  # two options with numbers
     "{params.it}",  # a number
 }
 BUILT = re.compile(r"repeated\(|_files\(|flags\(|option|\"--|''|\"\"")

@@ -21,6 +21,7 @@ from pbt_workflow import __version__
 from pbt_workflow.errors import PbtError
 from pbt_workflow.schemas import FILTER, READ_AS, SCHEMAS, nullable
 
+# One for all tables. Raised when a reader of the old files would go wrong; see docs/artifacts.md.
 SCHEMA_VERSION = "1"
 
 
@@ -104,11 +105,20 @@ def check_table(path: Path, name: str) -> None:
         )
     try:
         schema = pq.read_schema(path)
-        stored = (schema.metadata or {}).get(b"pbt.schema", name.encode()).decode()
+        metadata = schema.metadata or {}
+        stored = metadata.get(b"pbt.schema", name.encode()).decode()
+        version = metadata.get(b"pbt.schema_version", SCHEMA_VERSION.encode()).decode()
+        writer = metadata.get(b"pbt.version", b"unknown").decode()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise PbtError(f"not a readable Parquet file ({error})", where=path, hint=remake) from None
     if stored != name and stored not in READ_AS.get(name, ()):
         raise PbtError(f"holds a {stored} table where {name} is needed", where=path)
+    if version != SCHEMA_VERSION:
+        raise PbtError(
+            f"a {name} table of schema version {version}; this is version {SCHEMA_VERSION}",
+            where=f"{path}, written by pbt_workflow {writer}",
+            hint=f"{remake}, or read it with that version; see docs/artifacts.md, Versions",
+        )
     for column, kind in SCHEMAS[name].items():
         if column not in schema.names:
             if column in FILTER:

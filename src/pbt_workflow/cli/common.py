@@ -4,7 +4,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -54,7 +54,7 @@ Recipe = Annotated[
     str, typer.Option(help="The recipe or the adapter's name; base for the untrained model.")
 ]
 Seed = Annotated[int, typer.Option(help="The seed.")]
-TrainedRecipe = Annotated[Literal["accept", "resist", "pbt"], typer.Option(help="The recipe.")]
+TrainedRecipe = Annotated[str, typer.Option(help="The recipe: accept, resist, pbt, or your own.")]
 TrainingRows = Annotated[Path, typer.Option(help="The recipe's training rows.")]
 Curve = Annotated[Path, typer.Option(help="Where to write the training curve (Parquet).")]
 Work = Annotated[Path, typer.Option(help="Folder for checkpoints; removed at the end.")]

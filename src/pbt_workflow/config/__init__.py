@@ -15,6 +15,7 @@ from pbt_workflow.config.analysis import Analysis, Examples
 from pbt_workflow.config.base import Name, Section
 from pbt_workflow.config.evaluations import (
     Balanced,
+    Dialogues,
     Evaluation,
     Evaluations,
     FarmFiles,
@@ -33,7 +34,6 @@ from pbt_workflow.config.influence import (
     Veto,
 )
 from pbt_workflow.config.models import (
-    SOURCE_TYPES,
     Adapter,
     HttpSource,
     HubSource,
@@ -45,7 +45,8 @@ from pbt_workflow.config.models import (
     TinySource,
     WheelSource,
 )
-from pbt_workflow.config.training import Dpo, Lora, Recipe, Sft, Train
+from pbt_workflow.config.problems import config_error
+from pbt_workflow.config.training import RECIPES, Dpo, Lora, Sft, Shares, Train
 from pbt_workflow.config.trees import (
     Agents,
     Decoding,
@@ -69,6 +70,7 @@ __all__ = [
     "Config",
     "Decoding",
     "Depth",
+    "Dialogues",
     "Dpo",
     "Evaluation",
     "Evaluations",
@@ -90,7 +92,7 @@ __all__ = [
     "PathSource",
     "QuestionSource",
     "Questions",
-    "Recipe",
+    "RECIPES",
     "Runtime",
     "Sampling",
     "ScriptedAssessorSource",
@@ -98,6 +100,7 @@ __all__ = [
     "Section",
     "Select",
     "Sft",
+    "Shares",
     "Static",
     "Team",
     "TinySource",
@@ -114,7 +117,7 @@ __all__ = [
     "write_config",
 ]
 
-RESERVED = ("base", "accept", "resist", "pbt")
+BASE = "base"
 INFLUENCED = "influence-"
 SectionType = TypeVar("SectionType", bound=Section)
 
@@ -172,7 +175,12 @@ class Config(Section):
         """The evaluations that are run."""
         team = bool(self.evaluations.team.partners)
         named = [name for name in self.evaluations.run if name != "team" or team]
-        return named if self.evaluated else []
+        return [*named, *self.evaluations.dialogues.files] if self.evaluated else []
+
+    @property
+    def asks_questions(self) -> bool:
+        """Whether an evaluation asks `questions.evaluation`."""
+        return bool(set(self.evaluations_run) - {"misinformation", "balanced"})
 
     @property
     def grows_trees(self) -> bool:
@@ -227,7 +235,7 @@ class Config(Section):
             if self.models[name].scripted:
                 raise ValueError(f"`train.models.{index}` is scripted; it cannot be trained")
         for name in self.adapters:
-            if name in RESERVED or name.startswith(INFLUENCED):
+            if name in (BASE, *RECIPES, *self.train.shares) or name.startswith(INFLUENCED):
                 raise ValueError(f"`adapters.{name}` has a name that is taken; choose another")
         return self
 
@@ -244,8 +252,8 @@ class Config(Section):
             needed.append(("questions.trees", self.questions.trees))
         else:
             why = ""
-        if {"flipflop", "team"} & set(self.evaluations_run):
-            why = why or "flipflop or team is evaluated"
+        if self.asks_questions:
+            why = why or "flipflop, team or a dialogue is evaluated"
             needed.append(("questions.evaluation", self.questions.evaluation))
         if self.analysis is not None:
             if "balanced" not in self.evaluations_run:
@@ -278,7 +286,7 @@ def load_section(section: type[SectionType], **values) -> SectionType:
     try:
         return section.model_validate(values)
     except ValidationError as error:
-        raise _config_error(error) from None
+        raise config_error(error) from None
 
 
 def load_config(values: dict) -> Config:
@@ -293,7 +301,7 @@ def load_config(values: dict) -> Config:
             raise PbtError(
                 f"no such file: {path}",
                 where=f"config key `{key}`",
-                hint="paths are relative to the folder snakemake runs in",
+                hint=f"paths are relative to the folder snakemake runs in, {Path.cwd()}",
             )
     for key, name in _named_prompts(config):
         try:
@@ -333,6 +341,10 @@ def _named_files(config: Config) -> list[tuple[str, str]]:
             ("evaluations.misinformation.files.path", f"{farm.files.path}/{subset}.jsonl")
             for subset in farm.subsets
         ]
+    files += [
+        (f"evaluations.dialogues.files.{name}", path)
+        for name, path in config.evaluations.dialogues.files.items()
+    ]
     if config.influence is not None:
         files += config.influence.files()
     for name, model in config.models.items():
@@ -362,31 +374,3 @@ def _named_prompts(config: Config) -> list[tuple[str, str]]:
     if config.analysis is not None:
         prompts.append(("analysis.listener_prompt", config.analysis.listener_prompt))
     return prompts
-
-
-def _config_error(error: ValidationError) -> PbtError:
-    # A misspelt key is also a missing one; the misspelling says more.
-    first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    # pydantic names the kind of a source (hub, path, ...) as if it were a key below `source`.
-    loc = [str(part) for part in first["loc"]]
-    path = [
-        part
-        for before, part in zip(["", *loc], loc, strict=False)
-        if not (before == "source" and "models" in loc and part in SOURCE_TYPES)
-    ]
-    hints = {
-        "extra_forbidden": "the key is unknown: check its spelling and its indentation",
-        "missing": "the key is required: add it",
-    }
-    what = {
-        "extra_forbidden": "unknown config key",
-        "missing": "missing config key",
-    }.get(first["type"], first["msg"].removeprefix("Value error, "))
-    more = len(error.errors()) - 1
-    hint = hints.get(first["type"], f"got {first['input']!r:.80}")
-    if more:
-        hint += f" ({more} more problem{'s' if more > 1 else ''} after this one)"
-    where = f"config key `{'.'.join(path)}`" if path else "configuration"
-    if not path:
-        hint = "correct the key named above"
-    return PbtError(what, where=where, hint=hint)

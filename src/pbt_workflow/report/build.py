@@ -100,6 +100,10 @@ def build_report(
             (name, title, evaluation_section(found, name, examples.get(name, [])))
             for name, title in NAMES.items()
         ),
+        *(
+            (name, name, evaluation_section(found, name, examples.get(name, [])))
+            for name in config.evaluations.dialogues.files
+        ),
         ("analysis", "Changes of mind", None if analysis is None else analysis_section(analysis)),
         ("training", "Training", _training(found, training, selection)),
         ("trees", "Trees", grown.get("trees")),
