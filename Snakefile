@@ -14,6 +14,10 @@ if not config:
 include: "rules/common.smk"
 
 
+# Of `snakemake --report`, which is beside the run's own report.
+report: "rules/captions/workflow.rst"
+
+
 pathvars:
     results=f"results/{run.run}",
     logs=f"results/{run.run}/logs",

@@ -88,8 +88,10 @@ def first_seed(seed):
 
 
 # profiles/slurm sees a job's inputs and not the configuration, and has to know which are large.
-os.environ["PBT_LARGE_MODELS"] = " ".join(
-    f"resources/models/{name}" for name, model in run.models.items() if model.gpus > 1
+os.environ.update(
+    PBT_LARGE_MODELS=" ".join(
+        f"resources/models/{name}" for name, model in run.models.items() if model.gpus > 1
+    )
 )
 final_pages = [
     f"results/{run.run}/{page}"

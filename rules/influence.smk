@@ -222,7 +222,13 @@ rule influence_transcripts:
         trajectories=of_iterations("trajectories.parquet"),
         selected=of_iterations("selected.parquet"),
     output:
-        "<results>/influence/{experiment}/transcripts.html",
+        report(
+            "<results>/influence/{experiment}/transcripts.html",
+            caption="captions/transcripts.rst",
+            category="Pages",
+            subcategory="Conversations",
+            labels={"page": "{experiment}"},
+        ),
     log:
         "<logs>/influence_transcripts/{experiment}.log",
     conda:
@@ -244,7 +250,12 @@ rule influence_report:
         trajectories=of_experiments("trajectories.parquet"),
         transcripts=transcript_pages,
     output:
-        "<results>/influence.html",
+        report(
+            "<results>/influence.html",
+            caption="captions/influence.rst",
+            category="Pages",
+            labels={"page": "Influence"},
+        ),
     log:
         "<logs>/influence_report.log",
     conda:

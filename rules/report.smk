@@ -24,7 +24,12 @@ rule write_report:
         training=training_curves,
         selection=selections,
     output:
-        "<results>/report.html",
+        report(
+            "<results>/report.html",
+            caption="captions/page.rst",
+            category="Pages",
+            labels={"page": "Report"},
+        ),
     log:
         "<logs>/write_report.log",
     conda:
