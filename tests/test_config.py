@@ -341,3 +341,12 @@ def test_the_page_on_the_configuration_says_what_the_models_say():
     made = runpy.run_path(str(root / "scripts" / "make_config_docs.py"))["page"]()
     written = (root / "config" / "README.md").read_text(encoding="utf-8")
     assert written == made, "run `python scripts/make_config_docs.py`"
+
+
+@pytest.mark.parametrize("name", ["standard", "resistant", "extract", "filter_answers"])
+def test_a_prompt_that_leaves_out_what_it_is_about_is_refused(values, tmp_path, name):
+    file = tmp_path / "prompt.txt"
+    file.write_text("Answer the question.")
+    error = refused(changed(values, "prompts", {name: str(file)}))
+    assert "does not say where the" in error.what
+    assert str(file) in error.hint

@@ -86,13 +86,17 @@ def test_a_model_of_ones_own_is_evaluated_without_trees(checkout):
             del values[key]
         del values["questions"]["trees"]
         values["train"] = {"seeds": [12]}
-        values["evaluations"] |= {"models": ["tiny"], "run": ["misinformation", "flipflop"]}
+        values["evaluations"] |= {"models": ["tiny"], "run": ["misinformation"]}
+        own = {"files": {"authority": "config/dialogues/authority.py"}}
+        values["evaluations"]["dialogues"] = {**own, "max_new_tokens": 8, "min_new_tokens": 1}
 
     config = variant(checkout, "bare", bare)
     result = snakemake(checkout, "--configfile", config, "--cores", "2")
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
     metrics = tables.read_table(checkout / "results" / "bare" / "metrics.parquet", "metrics")
     assert set(metrics["recipe"]) == {"base"}
+    assert set(metrics["evaluation"]) == {"misinformation", "authority"}
+    assert '<section id="authority">' in (checkout / "results/bare/report.html").read_text()
     assert "generate_turn" not in result.stderr
 
 

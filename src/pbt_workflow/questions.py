@@ -39,10 +39,12 @@ def load_questions(source: QuestionSource, path: Path) -> pl.DataFrame:
         and (source.relations is None or row["relation"] in source.relations)
     ]
     if not rows:
+        splits = ", ".join(sorted({repr(row["split"]) for row in everything})[:9])
         raise PbtError(
             f"no questions with split {source.split!r} and the relations asked for",
             where=path,
-            hint="check `split` and `relations` of the question source, or set them to null",
+            hint="check `split` and `relations` of the question source, or set them to null; "
+            f"the file has the splits {splits}",
         )
     seen: dict[str, str] = {}
     for row in rows:

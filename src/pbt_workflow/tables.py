@@ -112,7 +112,11 @@ def check_table(path: Path, name: str) -> None:
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise PbtError(f"not a readable Parquet file ({error})", where=path, hint=remake) from None
     if stored != name and stored not in READ_AS.get(name, ()):
-        raise PbtError(f"holds a {stored} table where {name} is needed", where=path)
+        raise PbtError(
+            f"holds a {stored} table where {name} is needed",
+            where=path,
+            hint="check which file is given to which option",
+        )
     if version != SCHEMA_VERSION:
         raise PbtError(
             f"a {name} table of schema version {version}; this is version {SCHEMA_VERSION}",

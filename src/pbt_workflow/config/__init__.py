@@ -303,13 +303,20 @@ def load_config(values: dict) -> Config:
                 where=f"config key `{key}`",
                 hint=f"paths are relative to the folder snakemake runs in, {Path.cwd()}",
             )
-    for key, name in _named_prompts(config):
+    for key, name, placeholders in _named_prompts(config):
         try:
-            load_prompt(name, config.prompts)
+            text = load_prompt(name, config.prompts)
         except (PbtError, UnicodeDecodeError) as error:
             what = getattr(error, "what", f"the prompt {name!r} is not UTF-8 text")
             hint = getattr(error, "hint", "save the file as UTF-8")
             raise PbtError(what, where=f"config key `{key}`", hint=hint) from None
+        for placeholder in placeholders:
+            if "{" + placeholder + "}" not in text:
+                raise PbtError(
+                    f"the prompt {name!r} does not say where the {placeholder} goes",
+                    where=f"config key `{key}`",
+                    hint=f"write {{{placeholder}}} in {config.prompts.get(name, name)}",
+                )
     return config
 
 
@@ -359,18 +366,23 @@ def _named_files(config: Config) -> list[tuple[str, str]]:
     return files
 
 
-def _named_prompts(config: Config) -> list[tuple[str, str]]:
-    prompts = [(f"prompts.{name}", name) for name in config.prompts]
+def _named_prompts(config: Config) -> list[tuple[str, str, tuple[str, ...]]]:
+    """(config key, prompt name, placeholders without which the prompt would say nothing)."""
+    question, response = ("question",), ("response",)
+    prompts = [
+        (f"prompts.{name}", name, question if name == "standard" else ()) for name in config.prompts
+    ]
     prompts += [
-        (f"trees.depths.{depth}.roles.{index}", role)
+        (f"trees.depths.{depth}.roles.{index}", role, question)
         for depth, level in enumerate(config.trees.depths)
         for index, role in enumerate(level.roles)
     ]
-    prompts.append(("extraction.prompt", config.extraction.prompt))
-    prompts.append(("evaluations.team.role", config.evaluations.team.role))
+    prompts.append(("extraction.prompt", config.extraction.prompt, response))
+    prompts.append(("evaluations.team.role", config.evaluations.team.role, question))
     if config.filter is not None:
-        prompts.append(("filter.answers_prompt", config.filter.answers_prompt))
-        prompts.append(("filter.responses_prompt", config.filter.responses_prompt))
+        answers = ("first", "second")
+        prompts.append(("filter.answers_prompt", config.filter.answers_prompt, answers))
+        prompts.append(("filter.responses_prompt", config.filter.responses_prompt, response))
     if config.analysis is not None:
-        prompts.append(("analysis.listener_prompt", config.analysis.listener_prompt))
+        prompts.append(("analysis.listener_prompt", config.analysis.listener_prompt, response))
     return prompts
