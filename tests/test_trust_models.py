@@ -205,7 +205,7 @@ def fake_hub(monkeypatch, tiny_model, damaged: bool) -> None:
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
 
 
-def test_a_download_is_compared_with_the_hubs_checksums(monkeypatch, tiny_model, tmp_path):
+def test_a_download_is_compared_with_the_hubs_checksums(monkeypatch, tiny_model, tmp_path, capsys):
     source = HubSource(type="hub", repo="some/model")
     fake_hub(monkeypatch, tiny_model, damaged=True)
     with pytest.raises(PbtError, match="the download is damaged: model.safetensors") as error:
@@ -215,6 +215,10 @@ def test_a_download_is_compared_with_the_hubs_checksums(monkeypatch, tiny_model,
     models.fetch_model(source, tmp_path / "model")
     sums = (tmp_path / "model" / checksums.SUMS).read_text().splitlines()
     assert sums[0] == "# some/model at c0ffee", "the commit that `main` was"
+    assert "some/model at main is not pinned" in capsys.readouterr().err
+    pinned = HubSource(type="hub", repo="some/model", revision="0123456789abcdef" * 2 + "01234567")
+    models.fetch_model(pinned, tmp_path / "pinned")
+    assert not capsys.readouterr().err
 
 
 def test_a_bit_flipped_in_a_downloaded_weight_is_found_by_its_checksum(

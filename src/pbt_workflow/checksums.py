@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,6 +79,16 @@ def check_download(folder: Path) -> str | None:
                 hint="the file was deleted; run the workflow again to download it anew",
             )
     return commit
+
+
+def warn_unpinned(origin: str, place: str, key: str) -> None:
+    """Say on standard error that what is downloaded may be another thing tomorrow, unless `place`,
+    a revision or an address, names a commit."""
+    if not re.search(r"\b[0-9a-f]{40}\b", place):
+        print(
+            f"warning: {origin} is not pinned and may be another file tomorrow: set `{key}`",
+            file=sys.stderr,
+        )
 
 
 def write_sums(folder: Path, origin: str) -> None:

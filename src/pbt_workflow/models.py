@@ -239,6 +239,7 @@ def _download_snapshot(source: HubSource, download: Path, folder: Path) -> None:
             f"{page} and set HF_TOKEN; without a network use a source of type `path`",
         ) from None
     commit = checksums.check_download(download)
+    checksums.warn_unpinned(f"{source.repo} at {source.revision}", source.revision, "revision")
     shutil.rmtree(download / ".cache", ignore_errors=True)
     os.replace(download, folder)
     checksums.write_sums(folder, f"{source.repo} at {commit or source.revision}")

@@ -9,6 +9,7 @@ import polars as pl
 
 from pbt_workflow import tables
 from pbt_workflow.answers import normalize_answer
+from pbt_workflow.checksums import warn_unpinned
 from pbt_workflow.config import QuestionSource
 from pbt_workflow.errors import PbtError
 from pbt_workflow.seeds import derive_seed, unit_interval
@@ -216,5 +217,6 @@ def download_questions(source: QuestionSource, out: Path) -> None:
             where=f"dataset {source.repo} at revision {source.revision}",
             hint="check the network and the names, or name a local file with `path`",
         ) from None
+    warn_unpinned(f"{source.repo} at {source.revision}", source.revision, "revision")
     with tables.atomic_path(out) as partial:
         shutil.copyfile(file, partial)
