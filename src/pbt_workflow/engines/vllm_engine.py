@@ -194,7 +194,7 @@ class VllmEngine:
         from vllm.inputs import TokensPrompt
         from vllm.lora.request import LoRARequest
 
-        rank = 0 if adapter is None else _rank(adapter)
+        rank = 0 if adapter is None else _rank(adapter, self.folder)
         self._ensure_started(max(map(len, prompts)) + new_tokens, rank)
         # A stable number above 0 that vLLM knows the adapter by.
         number = 0 if adapter is None else derive_seed(str(Path(adapter).resolve())) % 2**31 + 1
@@ -302,11 +302,11 @@ def _set_environment(gpus: int) -> None:
         os.environ.setdefault(name, value)
 
 
-def _rank(adapter: Path) -> int:
+def _rank(adapter: Path, base: Path) -> int:
     """The rank vLLM must make room for, from adapter_config.json (with its rank patterns)."""
     from pbt_workflow.models import check_adapter
 
-    check_adapter(adapter)
+    check_adapter(adapter, base)
     config = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))
     rank = max([config["r"], *config.get("rank_pattern", {}).values()])
     if config.get("modules_to_save"):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pbt_workflow import chat, config, tables
+from pbt_workflow.checksums import file_digest
 from pbt_workflow.config.influence import Optimization
 from pbt_workflow.errors import PbtError
 from pbt_workflow.influence.rows import undesirable_weight
@@ -77,8 +78,8 @@ def train_iteration(
         "seed": seed,
         "model": model.model_dump(exclude={"gpus"}),
         "train": settings.model_dump(),
-        "rows": run.file_digest(rows),
-        "previous": "" if previous is None else run.file_digest(previous / loading.ADAPTER_WEIGHTS),
+        "rows": file_digest(rows),
+        "previous": "" if previous is None else file_digest(previous / loading.ADAPTER_WEIGHTS),
     }
     run.prepare_work(work, made_with)
     set_seed(seed)
@@ -115,7 +116,7 @@ def train_iteration(
     )
     tables.write_table(frame, log, "training", made_with)
     with tables.atomic_path(out) as partial:
-        loading.publish_adapter(checkpoint, partial, name)
+        loading.publish_adapter(checkpoint, partial, name, base)
     shutil.rmtree(work)
 
 

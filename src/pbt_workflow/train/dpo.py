@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from pbt_workflow import chat, config, tables
+from pbt_workflow.checksums import file_digest
 from pbt_workflow.errors import PbtError
 from pbt_workflow.progress import quiet_bars
 from pbt_workflow.train import data, loading, run
@@ -57,7 +58,7 @@ def train_dpo(
 
     tokenizer = chat.load_tokenizer(base)
     pairs = data.read_pairs(preferences, tokenizer, "train.dpo.max_length", dpo.max_length)
-    loading.check_adapter(adapter)
+    loading.check_adapter(adapter, base)
     settings = {
         "stage": "dpo",
         "name": name,
@@ -65,8 +66,8 @@ def train_dpo(
         "model": model.model_dump(exclude={"gpus"}),
         "dpo": dpo.model_dump(exclude={"epochs"}),
         "epochs": epochs,
-        "adapter": run.file_digest(Path(adapter) / loading.ADAPTER_WEIGHTS),
-        "preferences": run.file_digest(preferences),
+        "adapter": file_digest(Path(adapter) / loading.ADAPTER_WEIGHTS),
+        "preferences": file_digest(preferences),
     }
     run.prepare_work(work, settings)
     set_seed(seed)
@@ -85,7 +86,7 @@ def train_dpo(
     tables.write_table(frame, log, "training", settings)
     with tables.atomic_path(out) as partial:
         for epoch, checkpoint in enumerate(checkpoints, start=1):
-            loading.publish_adapter(checkpoint, partial / f"epoch{epoch}", name)
+            loading.publish_adapter(checkpoint, partial / f"epoch{epoch}", name, base)
     shutil.rmtree(work)
 
 

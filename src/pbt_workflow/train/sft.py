@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from pbt_workflow import chat, config, tables
+from pbt_workflow.checksums import file_digest
 from pbt_workflow.progress import quiet_bars
 from pbt_workflow.train import data, loading, run
 
@@ -60,7 +61,7 @@ def train_sft(
         "model": model.model_dump(exclude={"gpus"}),
         "lora": lora.model_dump(),
         "sft": sft.model_dump(),
-        "preferences": run.file_digest(preferences),
+        "preferences": file_digest(preferences),
     }
     run.prepare_work(work, settings)
     set_seed(seed)
@@ -85,5 +86,5 @@ def train_sft(
     )
     tables.write_table(frame, log, "training", settings)
     with tables.atomic_path(out) as partial:
-        loading.publish_adapter(checkpoints[-1], partial, name)
+        loading.publish_adapter(checkpoints[-1], partial, name, base)
     shutil.rmtree(work)
