@@ -138,10 +138,14 @@ def rating_files(wildcards, it):
     )
 
 
-def selected_of(wildcards):
-    """What was selected; nothing in the iteration that only measures."""
-    trained = int(wildcards.it) < experiment_of(wildcards).iterations
-    return [f"{iteration_folder}/selected.parquet".format(**wildcards)] if trained else []
+def of_trained(name):
+    """A file of an iteration that is trained on; nothing in the one that only measures."""
+
+    def path(wildcards):
+        trained = int(wildcards.it) < experiment_of(wildcards).iterations
+        return [f"{iteration_folder}/{name}".format(**wildcards)] if trained else []
+
+    return path
 
 
 def of_iterations(name):

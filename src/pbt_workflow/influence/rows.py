@@ -24,7 +24,8 @@ def training_rows(
     """A row per reply of the selected trajectories (schema `influence_rows`), in seeded order.
 
     The prompt is what the agent saw before the reply, so that every generated reply is trained
-    once and replies of the opening never. SFT takes the best only; KTO takes the worst as
+    once and replies of the opening never. With `rows: prefixes` a reply is there once for every
+    prefix of the conversation that it is in. SFT takes the best only; KTO takes the worst as
     undesirable rows. Static rows follow the config's fraction of all rows.
 
     Args:
@@ -38,8 +39,10 @@ def training_rows(
     """
     kto = experiment.train.algorithm == "kto"
     wanted = selected if kto else selected.filter(side="best")
+    prefixes = experiment.train.rows == "prefixes"
     wanted = wanted.select("trajectory", "side")
     kept = turns.lazy().filter(pl.col("trajectory").is_in(wanted["trajectory"].implode())).collect()
+    kept = kept.with_columns(last=pl.col("turn").max().over("trajectory"))
     joined = kept.join(wanted, on="trajectory", how="inner", maintain_order="left")
     rows = [
         _row(
@@ -52,6 +55,7 @@ def training_rows(
         for row in joined.to_dicts()
         # Nothing can be learnt from an empty reply but to be silent.
         if row["reply"].strip()
+        for _ in range(row["last"] - row["turn"] + 1 if prefixes else 1)
     ]
     if experiment.static is not None and rows:
         rows += static_rows(experiment.static, len(rows), kto, experiment.seed, iteration)

@@ -36,7 +36,6 @@ def train_iteration(
     model: config.Model,
     settings: Optimization,
     micro_batch: int,
-    log_to: str,
     work: Path,
     out: Path,
     log: Path,
@@ -60,7 +59,6 @@ def train_iteration(
         settings: the method's.
         micro_batch: the most rows per forward pass of SFT; changes speed and memory only. KTO's
             is `group_size`, which changes its result.
-        log_to: where TRL reports to.
         work, out, log: folder for checkpoints, the adapter's folder, a `training` table.
 
     Raises:
@@ -107,8 +105,6 @@ def train_iteration(
             trainer = make_sft_trainer(
                 policy, tokenizer, encoded, settings, iteration, micro_batch, seed, Path(work), peft
             )
-        if log_to != "none":
-            _report_to(trainer, log_to)
         checkpoint = run.train(trainer, work)[-1]
         history = trainer.state.log_history
     frame = run.log_frame(
@@ -251,17 +247,3 @@ def _with_new_adapter(loaded, peft):
     from peft import get_peft_model
 
     return get_peft_model(loaded, peft)
-
-
-def _report_to(trainer, log_to: str) -> None:
-    from transformers.integrations import get_reporting_integration_callbacks
-
-    try:
-        for callback in get_reporting_integration_callbacks([log_to]):
-            trainer.add_callback(callback)
-    except (ImportError, RuntimeError) as error:
-        raise PbtError(
-            f"cannot log to {log_to} ({str(error).splitlines()[0]})",
-            where="config key `influence.log_to`",
-            hint=f"install {log_to}, or set the key to none",
-        ) from None

@@ -22,15 +22,15 @@ def rate_trajectories(
         ratings: schema `influence_ratings`, of all assessors.
         experiment: `select` and `veto`.
     """
-    select = experiment.select
-    of = {
-        name: ratings.lazy()
-        .filter(pl.col("assessor") == name)
-        .select("trajectory", "turn", pl.col("expectation").alias(column))
-        for column, name in (("rating", select.rating), ("detected", "detector"))
-    }
+    select, veto = experiment.select, experiment.veto
+    against = "detector" if veto is None else veto.rating
     joined = turns.lazy().select(*KEYS, "turn", "reply", "visited").sort("trajectory", "turn")
-    for frame in of.values():
+    for column, name in (("rating", select.rating), ("detected", "detector"), ("against", against)):
+        frame = (
+            ratings.lazy()
+            .filter(pl.col("assessor") == name)
+            .select("trajectory", "turn", pl.col("expectation").alias(column))
+        )
         joined = joined.join(frame, on=["trajectory", "turn"], how="left", maintain_order="left")
     characters = pl.col("reply").str.len_chars()
     joined = joined.with_columns(
@@ -49,8 +49,8 @@ def rate_trajectories(
         turns=pl.col("turn").max(),
         agent_characters=pl.col("characters").sum(),
         visited=pl.col("visited").last(),
+        against=pl.col("against").mean(),
     )
-    veto = experiment.veto
-    vetoed = pl.lit(False) if veto is None else (pl.col("influence") >= veto.level)
+    vetoed = pl.lit(False) if veto is None else (pl.col("against") >= veto.level)
     rows = rows.with_columns(vetoed=vetoed.fill_null(False))
     return rows.select(list(tables.SCHEMAS["influence_trajectories"])).collect()
