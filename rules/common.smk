@@ -103,6 +103,12 @@ def grown(files):
     return ([files] if isinstance(files, str) else files) if run.grows_trees else []
 
 
+def turns_of_shard(wildcards):
+    """All turns with answers: imported, or grown to the last depth."""
+    name = "imported" if run.imports_trees else f"turn{last_turn}"
+    return f"results/{run.run}/trees/shard{wildcards.shard}/{name}.parquet"
+
+
 def repeated(option, files):
     """`--option FILE` for each file, quoted for the shell."""
     files = [files] if isinstance(files, str) else files

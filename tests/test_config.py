@@ -221,7 +221,7 @@ def test_a_missing_file(values, path, value, where):
 def test_questions_come_from_one_place(values):
     both = {**values["questions"]["trees"], "repo": "someone/questions", "repo_file": "a.parquet"}
     error = refused(changed(values, "questions.trees", both))
-    assert error.what == "give either `path` or `repo` or `world`"
+    assert error.what == "give either `path`, `repo`, `world` or `trajectories`"
     assert error.where == "config key `questions.trees`"
     assert refused(changed(values, "questions.trees", {"dataset": "x"})).what == error.what
     half = {"dataset": "x", "repo": "someone/questions"}
@@ -300,3 +300,18 @@ def test_the_page_on_the_configuration_says_what_the_models_say():
     made = runpy.run_path(str(root / "scripts" / "make_config_docs.py"))["page"]()
     written = (root / "config" / "README.md").read_text(encoding="utf-8")
     assert written == made, "run `python scripts/make_config_docs.py`"
+
+
+def test_trajectories_stand_in_for_questions_and_agents(values, tmp_path):
+    path = tmp_path / "trees.jsonl"
+    path.touch()
+    source = {"dataset": "released", "trajectories": [str(path)]}
+    config = load_config(changed(changed(values, "questions.trees", source), "agents", ...))
+    assert config.imports_trees and config.grows_trees
+    assert "agents" in refused(changed(values, "agents", ...)).what
+    error = refused(changed(values, "questions.trees", {**source, "limit": 3}))
+    assert "used whole" in error.what
+    assert "takes questions" in refused(changed(values, "questions.evaluation", source)).what
+    missing = {**source, "trajectories": [str(tmp_path / "no.jsonl")]}
+    error = refused(changed(values, "questions.trees", missing))
+    assert error.where == "config key `questions.trees.trajectories.0`"

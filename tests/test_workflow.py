@@ -10,6 +10,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import released
+import synthetic
 import yaml
 
 from pbt_workflow import tables
@@ -195,6 +197,33 @@ def test_number_of_shards_changes_no_row(checkout, smoke):
         return pl.concat([tables.read_table(shard, "pairs") for shard in shards]).sort("pair_id")
 
     assert rows("shards").equals(rows("smoke"))
+
+
+def test_imported_trees_become_preferences_and_are_trained_on(checkout):
+    grown, questions = synthetic.trees(300), synthetic.questions(300)
+    released.write(grown, questions, checkout / "data" / "released.jsonl")
+
+    def imported(values):
+        del values["agents"]
+        trees = {"dataset": "released", "trajectories": ["data/released.jsonl"]}
+        values["questions"]["trees"] = trees
+        values["trees"] = {"shards": 1}
+        # The scripted model does not understand these turns.
+        values["filter"] |= {"check_answers": False, "check_responses": False}
+
+    config = variant(checkout, "imported", imported)
+    options = ("--configfile", config, "--cores", "2")
+    result = snakemake(checkout, "results/imported/preferences/pbt/train.parquet", *options)
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+    folder = checkout / "results" / "imported"
+    rows = tables.read_table(folder / "preferences/pbt/train.parquet", "pairs")
+    assert set(rows["code"]) == {"accept", "resist"}
+    assert set(rows["tree_id"]) <= {f"{name}_0" for name in questions["question_id"]}
+    counts = tables.read_table(folder / "funnel.parquet", "funnel")
+    assert counts.filter(step="turns")["count"].item() == grown.height
+    planned = snakemake(checkout, "-n", *options).stdout
+    assert "rule train_sft:" in planned and "rule write_report:" in planned
+    assert "rule generate_turn:" not in planned and "rule import_trajectories:" not in planned
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,11 @@ class Config(Section):
         return bool(self.train.models) or "balanced" in self.evaluations_run
 
     @property
+    def imports_trees(self) -> bool:
+        """Whether the trees are read from files instead of grown."""
+        return bool(self.grows_trees and self.questions.trees.trajectories)
+
+    @property
     def influenced(self) -> dict[str, str]:
         """Recipe -> experiment, for the influence adapters that are evaluated as recipes."""
         experiments = self.influence.experiments if self.influence else {}
@@ -235,8 +240,9 @@ class Config(Section):
         needed = []
         if self.grows_trees:
             why = "`train.models` is given" if self.train.models else "balanced is evaluated"
-            needed = [("agents", self.agents), ("filter", self.filter)]
-            needed.append(("questions.trees", self.questions.trees))
+            needed = [("questions.trees", self.questions.trees), ("filter", self.filter)]
+            if self.questions.trees is None or not self.questions.trees.trajectories:
+                needed.append(("agents", self.agents))
         else:
             why = ""
         if {"flipflop", "team"} & set(self.evaluations_run):
@@ -322,6 +328,11 @@ def _named_files(config: Config) -> list[tuple[str, str]]:
         source = getattr(config.questions, name)
         if source is not None and source.path is not None:
             files.append((f"questions.{name}.path", source.path))
+        if source is not None:
+            files += [
+                (f"questions.{name}.trajectories.{index}", path)
+                for index, path in enumerate(source.trajectories or [])
+            ]
     farm = config.evaluations.misinformation
     if "misinformation" in config.evaluations_run and farm.files.path is not None:
         files += [
