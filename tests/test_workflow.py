@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import yaml
 
 from pbt_workflow import tables
 from pbt_workflow.config import read_config
+from pbt_workflow.stages import stages
 
 ROOT = Path(__file__).parents[1]
 PRESETS = sorted(path.stem for path in (ROOT / "config").glob("*.yaml"))
@@ -130,6 +132,15 @@ def test_smoke_run_ends_in_a_report_and_whole_tables(smoke):
         assert rows["code"].value_counts()["count"].n_unique() == 1
     assert not list(smoke.rglob("*.partial"))
     assert not list(smoke.rglob("*.work"))
+
+
+def test_a_finished_run_has_every_file_of_its_stages(smoke):
+    expected = stages(read_config(smoke / "config.yaml"))
+    assert not [f for files in expected.values() for f in files if not (smoke / f).is_file()]
+    between = {"analysis", "logs", "benchmarks", "replies", "turn0", "turn1", "turn2"}
+    tables_made = {str(path.relative_to(smoke)) for path in smoke.rglob("*.parquet")}
+    rest = tables_made - {file for files in expected.values() for file in files}
+    assert not [name for name in rest if not between & set(re.split(r"[./]", name))]
 
 
 def test_results_carry_schema_version_and_digest(smoke):

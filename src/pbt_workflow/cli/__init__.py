@@ -10,7 +10,17 @@ from typing import Annotated
 import typer
 
 from pbt_workflow import __version__
-from pbt_workflow.cli import analyze, evaluate, influence, plan, preferences, results, train, trees
+from pbt_workflow.cli import (
+    analyze,
+    evaluate,
+    influence,
+    look,
+    plan,
+    preferences,
+    results,
+    train,
+    trees,
+)
 from pbt_workflow.errors import PbtError
 
 app = typer.Typer(
@@ -19,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (trees, preferences, train, evaluate, results, analyze, influence, plan):
+for part in (trees, preferences, train, evaluate, results, analyze, influence, plan, look):
     app.add_typer(part.app)
 
 
