@@ -40,3 +40,23 @@ def show(
     from pbt_workflow import show as showing
 
     to_screen(showing.show(path, rows) if tree is None else showing.dialogue(path, tree))
+
+
+@app.command()
+def doctor(
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 if a package or Python is too old.")
+    ] = False,
+) -> None:
+    """Say what this machine can run: packages, engines, memory, GPUs, hub, SLURM, presets.
+
+    Example: pbt doctor
+    """
+    from pbt_workflow.doctor import examine
+
+    found = examine(Path.cwd())
+    for finding in found:
+        mark = {True: "ok  ", False: "BAD ", None: "-   "}[finding.ok]
+        print(f"{mark}{finding.topic:<17} {finding.text}")
+    if strict and any(finding.ok is False for finding in found):
+        raise typer.Exit(1)
