@@ -64,6 +64,11 @@ if run.analysis is not None:
 include: "rules/report.smk"
 
 
+if run.grows_trees:
+
+    include: "rules/publish.smk"
+
+
 if run.influence is not None:
 
     include: "rules/influence_common.smk"

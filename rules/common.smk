@@ -11,6 +11,7 @@ from pbt_workflow import config as settings
 from pbt_workflow.chat import load_prompt
 from pbt_workflow.errors import PbtError
 from pbt_workflow.tables import digest
+from pbt_workflow.train.trackers import check_tracker
 
 
 def validated(values, files):
@@ -19,7 +20,11 @@ def validated(values, files):
         # Snakemake has read the files, and kept the last of a key's values where it is given twice.
         for file in files:
             settings.read_yaml(file)
-        return settings.load_config(dict(values))
+        run = settings.load_config(dict(values))
+        # In conda environments of their own jobs check it themselves.
+        if run.train.models and not workflow.deployment_settings.deployment_method:
+            check_tracker(run.runtime.report_to)
+        return run
     except PbtError as error:
         raise WorkflowError(str(error))
 

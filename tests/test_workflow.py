@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import polars as pl
@@ -82,6 +83,17 @@ def test_stages_have_targets(checkout, stage, last):
     result = snakemake(checkout, "-n", stage, "--configfile", "config/paper.yaml")
     assert result.returncode == 0, result.stderr
     assert f"rule {last}:" in result.stdout and "write_report" not in result.stdout
+
+
+def test_publishing_is_only_done_by_name(checkout):
+    options = ("-n", "--configfile", "config/smoke.yaml")
+    folders = ("adapters/tiny-pbt-seed12", "preferences")
+    targets = [f"results/smoke/publish/{folder}" for folder in folders]
+    planned = snakemake(checkout, *targets, *options)
+    assert planned.returncode == 0, planned.stderr
+    for rule in ("publish_adapter", "publish_preferences"):
+        assert f"rule {rule}:" in planned.stdout
+    assert "rule publish" not in snakemake(checkout, *options).stdout
 
 
 def test_a_model_of_ones_own_is_evaluated_without_trees(checkout):
@@ -246,8 +258,15 @@ def test_imported_trees_become_preferences_and_are_trained_on(checkout):
         (lambda v: v["agents"].update(a="gpt"), "agents.a"),
         (lambda v: v["questions"]["trees"].update(path="no/such.jsonl"), "questions.trees.path"),
         (lambda v: v.update(prompts={"logical": "no/such.txt"}), "prompts.logical"),
+        pytest.param(
+            *(lambda v: v["runtime"].update(report_to="wandb"), "wandb is not installed"),
+            marks=pytest.mark.skipif(find_spec("wandb") is not None, reason="wandb is here"),
+        ),
     ],
-    ids=["unknown-key", "wrong-type", "unknown-recipe", "unknown-model", "no-data", "no-prompt"],
+    ids=[
+        *("unknown-key", "wrong-type", "unknown-recipe", "unknown-model", "no-data", "no-prompt"),
+        "no-tracker",
+    ],
 )
 def test_a_bad_config_is_refused_before_any_job(checkout, change, message):
     config = variant(checkout, "bad", change)

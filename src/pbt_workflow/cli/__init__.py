@@ -17,7 +17,9 @@ from pbt_workflow.cli import (
     look,
     plan,
     preferences,
+    publish,
     results,
+    talk,
     train,
     trees,
 )
@@ -29,7 +31,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (trees, preferences, train, evaluate, results, analyze, influence, plan, look):
+for part in (
+    trees,
+    preferences,
+    train,
+    evaluate,
+    results,
+    analyze,
+    influence,
+    plan,
+    look,
+    talk,
+    publish,
+):
     app.add_typer(part.app)
 
 

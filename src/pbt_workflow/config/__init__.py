@@ -5,7 +5,7 @@ those two change only speed.
 """
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -132,6 +132,9 @@ class Runtime(Section):
     generation_batch: int = Field(64, ge=1, description="sequences decoded together")
     training_batch: int = Field(4, ge=1, description="examples per forward pass in training")
     threads: int = Field(1, ge=1, description="CPU threads of a job that runs a model")
+    report_to: Literal["none", "tensorboard", "wandb", "trackio"] = Field(
+        "none", description="what else SFT and DPO report their numbers to; install it first"
+    )
     vllm: Vllm = Vllm()
 
 
