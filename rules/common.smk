@@ -12,6 +12,7 @@ from pbt_workflow import config as settings
 from pbt_workflow.chat import load_prompt
 from pbt_workflow.errors import PbtError
 from pbt_workflow.tables import digest
+from pbt_workflow.train.trackers import check_tracker
 
 
 def validated(values, files):
@@ -20,7 +21,11 @@ def validated(values, files):
         # Snakemake has read the files, and kept the last of a key's values where it is given twice.
         for file in files:
             settings.read_yaml(file)
-        return settings.load_config(dict(values))
+        run = settings.load_config(dict(values))
+        # In conda environments of their own jobs check it themselves.
+        if run.train.models and not workflow.deployment_settings.deployment_method:
+            check_tracker(run.runtime.report_to)
+        return run
     except PbtError as error:
         raise WorkflowError(str(error))
 
@@ -115,6 +120,12 @@ extractor_flag = "" if extractor is None else "--model"
 def grown(files):
     """Files that there are only in a run that grows trees, as a list."""
     return ([files] if isinstance(files, str) else files) if run.grows_trees else []
+
+
+def turns_of_shard(wildcards):
+    """All turns with answers: imported, or grown to the last depth."""
+    name = "imported" if run.imports_trees else f"turn{last_turn}"
+    return f"results/{run.run}/trees/shard{wildcards.shard}/{name}.parquet"
 
 
 def repeated(option, files):

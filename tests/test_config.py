@@ -237,7 +237,7 @@ def test_a_missing_file(values, path, value, where):
 def test_questions_come_from_one_place(values):
     both = {**values["questions"]["trees"], "repo": "someone/questions", "repo_file": "a.parquet"}
     error = refused(changed(values, "questions.trees", both))
-    assert error.what == "give either `path` or `repo` or `world`"
+    assert error.what == "give either `path`, `repo`, `world` or `trajectories`"
     assert error.where == "config key `questions.trees`"
     assert refused(changed(values, "questions.trees", {"dataset": "x"})).what == error.what
     half = {"dataset": "x", "repo": "someone/questions"}
@@ -325,3 +325,18 @@ def test_a_prompt_that_leaves_out_what_it_is_about_is_refused(values, tmp_path, 
     error = refused(changed(values, "prompts", {name: str(file)}))
     assert "does not say where the" in error.what
     assert str(file) in error.hint
+
+
+def test_trajectories_stand_in_for_questions_and_agents(values, tmp_path):
+    path = tmp_path / "trees.jsonl"
+    path.touch()
+    source = {"dataset": "released", "trajectories": [str(path)]}
+    config = load_config(changed(changed(values, "questions.trees", source), "agents", ...))
+    assert config.imports_trees and config.grows_trees
+    assert "agents" in refused(changed(values, "agents", ...)).what
+    error = refused(changed(values, "questions.trees", {**source, "limit": 3}))
+    assert "used whole" in error.what
+    assert "takes questions" in refused(changed(values, "questions.evaluation", source)).what
+    missing = {**source, "trajectories": [str(tmp_path / "no.jsonl")]}
+    error = refused(changed(values, "questions.trees", missing))
+    assert error.where == "config key `questions.trees.trajectories.0`"

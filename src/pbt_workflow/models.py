@@ -165,11 +165,16 @@ def check_model(folder: Path) -> None:
 
 def tensor_names(file: Path) -> set[str]:
     """The names of a safetensors file's tensors; PbtError if it is cut short or damaged."""
+    return set(tensor_shapes(file))
+
+
+def tensor_shapes(file: Path) -> dict[str, list[int]]:
+    """Name -> shape of a safetensors file's tensors; PbtError if it is cut short or damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(file), framework="numpy") as tensors:
-            return set(tensors.keys())
+            return {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise PbtError(f"damaged weights ({_first_line(error)})", where=file, hint=ANEW) from None
 

@@ -15,7 +15,19 @@ from typing import Annotated
 import typer
 
 from pbt_workflow import __version__
-from pbt_workflow.cli import analyze, evaluate, influence, plan, preferences, results, train, trees
+from pbt_workflow.cli import (
+    analyze,
+    evaluate,
+    influence,
+    look,
+    plan,
+    preferences,
+    publish,
+    results,
+    talk,
+    train,
+    trees,
+)
 from pbt_workflow.errors import PbtError
 
 # Tells a command that goes on in another environment (`common.run_in`) its log's second link.
@@ -27,7 +39,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (trees, preferences, train, evaluate, results, analyze, influence, plan):
+for part in (
+    trees,
+    preferences,
+    train,
+    evaluate,
+    results,
+    analyze,
+    influence,
+    plan,
+    look,
+    talk,
+    publish,
+):
     app.add_typer(part.app)
 
 

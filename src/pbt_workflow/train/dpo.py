@@ -8,7 +8,7 @@ from pbt_workflow import chat, config, tables
 from pbt_workflow.checksums import file_digest
 from pbt_workflow.errors import PbtError
 from pbt_workflow.progress import quiet_bars
-from pbt_workflow.train import data, loading, run
+from pbt_workflow.train import data, loading, run, trackers
 
 
 def train_dpo(
@@ -26,6 +26,8 @@ def train_dpo(
     work: Path,
     out: Path,
     log: Path,
+    report_to: str = "none",
+    project: str = "pbt-workflow",
 ) -> None:
     """Train an SFT adapter further with TRL's DPOTrainer, the SFT model being the reference.
 
@@ -48,11 +50,14 @@ def train_dpo(
         work: folder for checkpoints, not an output.
         out: folder that gets one adapter per epoch, `epoch1` … `epochN`, all or none.
         log: a `training` table.
+        report_to: `runtime.report_to`.
+        project: what a tracker files the training under.
 
     Raises:
         PbtError: no rows, rows longer than `dpo.max_length`, unusable base or adapter, or a loss
             that is not a number.
     """
+    trackers.check_tracker(report_to)
     quiet_bars()
     from transformers import set_seed
 
@@ -73,6 +78,7 @@ def train_dpo(
     set_seed(seed)
     policy = loading.load_adapter(loading.load_base(base, model), base, adapter)
     trainer = make_trainer(policy, tokenizer, pairs, dpo, epochs, micro_batch, seed, work)
+    trackers.follow(trainer, report_to, project, log)
     checkpoints = run.train(trainer, work)
     if len(checkpoints) != epochs:
         raise PbtError(
