@@ -1,6 +1,7 @@
 """Helpers of a few lines each: the validated config, sections as params, and who runs where."""
 
 import json
+import os
 import re
 import shlex
 from pathlib import Path
@@ -11,6 +12,7 @@ from pbt_workflow import config as settings
 from pbt_workflow.chat import load_prompt
 from pbt_workflow.errors import PbtError
 from pbt_workflow.tables import digest
+from pbt_workflow.train.trackers import check_tracker
 
 
 def validated(values, files):
@@ -19,7 +21,11 @@ def validated(values, files):
         # Snakemake has read the files, and kept the last of a key's values where it is given twice.
         for file in files:
             settings.read_yaml(file)
-        return settings.load_config(dict(values))
+        run = settings.load_config(dict(values))
+        # In conda environments of their own jobs check it themselves.
+        if run.train.models and not workflow.deployment_settings.deployment_method:
+            check_tracker(run.runtime.report_to)
+        return run
     except PbtError as error:
         raise WorkflowError(str(error))
 
@@ -75,11 +81,23 @@ def flags(name, values):
     return f"--{option} {values}"
 
 
+def shares_of(recipe):
+    """What a recipe takes of either side; nothing where the recipe is the paper's."""
+    own = run.train.shares.get(recipe)
+    return "" if own is None else " ".join(flags(*item) for item in own.model_dump().items())
+
+
 def first_seed(seed):
     """The seed whose SFT adapter a DPO seed starts from."""
     return run.train.seeds[0] if run.train.sft_seed == "shared" else seed
 
 
+# profiles/slurm sees a job's inputs and not the configuration, and has to know which are large.
+os.environ.update(
+    PBT_LARGE_MODELS=" ".join(
+        f"resources/models/{name}" for name, model in run.models.items() if model.gpus > 1
+    )
+)
 final_pages = [
     f"results/{run.run}/{page}"
     for page, made in (("report.html", run.evaluated), ("influence.html", run.influence))
@@ -91,6 +109,7 @@ influence_runs = run.influence.experiments if run.influence else {}
 most_shards = max([run.trees.shards, *(e.shards for e in influence_runs.values())])
 last_turn = len(run.trees.depths) - 1
 farm = run.evaluations.misinformation
+dialogues = list(run.evaluations.dialogues.files)
 extractor = run.extraction.model
 extractor_model = (
     [] if extractor is None else collect("<resources>/models/{model}", model=extractor)
@@ -103,10 +122,26 @@ def grown(files):
     return ([files] if isinstance(files, str) else files) if run.grows_trees else []
 
 
+def turns_of_shard(wildcards):
+    """All turns with answers: imported, or grown to the last depth."""
+    name = "imported" if run.imports_trees else f"turn{last_turn}"
+    return f"results/{run.run}/trees/shard{wildcards.shard}/{name}.parquet"
+
+
 def repeated(option, files):
     """`--option FILE` for each file, quoted for the shell."""
     files = [files] if isinstance(files, str) else files
     return " ".join(f"{option} {shlex.quote(str(file))}" for file in files)
+
+
+def numbered(option, path, count):
+    """`--option FILE` for all shards in a short word: pbt writes `{0..39}` out."""
+    return f"{option} {shlex.quote(path.replace('{shard}', f'{{0..{count - 1}}}'))}"
+
+
+def tree_files(option, name):
+    path = f"results/{run.run}/trees/shard{{shard}}/{name}.parquet"
+    return numbered(option, path, run.trees.shards) if run.grows_trees else ""
 
 
 def question_file(wildcards):
@@ -185,13 +220,14 @@ def responses_of(evaluation):
         )
     return evaluated(
         "<results>/evaluations/{evaluation}/{model}/{recipe}/seed{seed}.parquet",
-        greedy=evaluation == "flipflop",
+        greedy=evaluation == "flipflop" or evaluation in dialogues,
         evaluation=evaluation,
     )
 
 
 def evaluation_questions(wildcards):
-    source = "evaluation" if wildcards.evaluation == "flipflop" else "trees"
+    asked = ["flipflop", *dialogues]
+    source = "evaluation" if wildcards.evaluation in asked else "trees"
     return f"results/{run.run}/questions/{source}.parquet"
 
 

@@ -5,7 +5,7 @@ Needs
   <results>/adapters/{model}/{recipe}/seed{seed}/selected/     none for recipe base
   <resources>/adapters/{recipe}/                               for adapters named in the config
   <results>/preferences/pbt/test.parquet                       balanced; dev uses the recipe's dev
-  <results>/questions/evaluation.parquet                       flipflop
+  <results>/questions/evaluation.parquet                       flipflop, dialogues
   <resources>/misinformation/{dataset}/                        misinformation
 
 Makes
@@ -96,6 +96,38 @@ rule reply_flipflop:
         " --out {output:q} >{log:q} 2>&1"
 
 
+rule reply_dialogue:
+    input:
+        model="<resources>/models/{model}",
+        questions="<results>/questions/evaluation.parquet",
+        dialogue=lambda wildcards: run.evaluations.dialogues.files[wildcards.evaluation],
+        adapter=selected_adapter,
+    output:
+        "<results>/evaluations/{evaluation}/{model}/{recipe}/seed{seed}.replies.parquet",
+    log:
+        "<logs>/reply_dialogue/{evaluation}.{model}.{recipe}.seed{seed}.log",
+    benchmark:
+        "<benchmarks>/reply_dialogue/{evaluation}.{model}.{recipe}.seed{seed}.tsv"
+    wildcard_constraints:
+        evaluation=one_of(dialogues) or "none",
+    conda:
+        lambda wildcards: generation_env(wildcards.model)
+    threads: run.runtime.threads
+    resources:
+        gpu=lambda wildcards: gpus(wildcards.model),
+    params:
+        config=resolved,
+        dialogues=section(run.evaluations.dialogues, exclude={"files"}),
+        model=lambda wildcards: source_of(wildcards.model),
+        adapter=lambda wildcards, input: "--adapter" if input.adapter else "",
+    shell:
+        "pbt reply-dialogue --config {params.config:q} --questions {input.questions:q}"
+        " --model {input.model:q} --name {wildcards.model:q} --recipe {wildcards.recipe}"
+        " --seed {wildcards.seed} --evaluation {wildcards.evaluation:q}"
+        " --file {input.dialogue:q} {params.adapter} {input.adapter:q}"
+        " --out {output:q} >{log:q} 2>&1"
+
+
 rule reply_misinformation:
     input:
         model="<resources>/models/{model}",
@@ -134,7 +166,7 @@ rule judge_replies:
     log:
         "<logs>/judge_replies/{evaluation}.{model}.{recipe}.seed{seed}.log",
     wildcard_constraints:
-        evaluation="balanced|flipflop|dev",
+        evaluation=one_of(["balanced", "flipflop", "dev", *dialogues]),
     conda:
         generation_env(extractor)
     threads: 1 if extractor is None else run.runtime.threads

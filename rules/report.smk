@@ -26,7 +26,12 @@ rule write_report:
         training=training_curves,
         selection=selections,
     output:
-        "<results>/report.html",
+        report(
+            "<results>/report.html",
+            caption="captions/page.rst",
+            category="Pages",
+            labels={"page": "Report"},
+        ),
     log:
         "<logs>/write_report.log",
     conda:
@@ -36,8 +41,8 @@ rule write_report:
         responses=lambda wildcards, input: repeated("--responses", input.responses),
         funnel=lambda wildcards, input: repeated("--funnel", input.funnel),
         questions=lambda wildcards, input: repeated("--questions", input.questions),
-        scored=lambda wildcards, input: repeated("--scored", input.scored),
-        pairs=lambda wildcards, input: repeated("--pairs", input.pairs),
+        scored=lambda wildcards: tree_files("--scored", "scored"),
+        pairs=lambda wildcards: tree_files("--pairs", "pairs"),
         preferences=lambda wildcards, input: repeated("--preferences", input.preferences),
         training=lambda wildcards, input: repeated("--training", input.training),
         selection=lambda wildcards, input: repeated("--selection", input.selection),

@@ -1,9 +1,8 @@
 """The configuration: what a minimal one becomes, and what is said about a wrong one."""
 
-import copy
-
 import pytest
 import yaml
+from wrong_configs import changed, refused
 
 from pbt_workflow.config import Config, load_config, read_config
 from pbt_workflow.errors import PbtError
@@ -25,30 +24,6 @@ def values(question_file) -> dict:
         "questions": {"trees": source, "evaluation": dict(source)},
         "train": {"models": ["small"]},
     }
-
-
-def changed(values: dict, path: str, value) -> dict:
-    """A copy of `values` with another value at a dotted path; ... removes the key."""
-    values = copy.deepcopy(values)
-    *parents, last = path.split(".")
-    place = values
-    for key in parents:
-        place = place.setdefault(key, {})
-    if value is ...:
-        del place[last]
-    else:
-        place[last] = value
-    return values
-
-
-def refused(values: dict) -> PbtError:
-    with pytest.raises(PbtError) as error:
-        load_config(values)
-    text = str(error.value)
-    assert error.value.what and error.value.where and error.value.hint
-    assert text.splitlines()[0] == error.value.what
-    assert "  where: " in text and "  hint:  " in text
-    return error.value
 
 
 def test_a_minimal_configuration_has_the_papers_settings(values):
@@ -95,6 +70,25 @@ def test_an_unknown_key_is_named(values, path, value, where):
     assert error.what == "unknown config key"
     assert error.where == f"config key `{where}`"
     assert "spelling" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "what", "hint"),
+    [
+        ("questoins", {}, "unknown config key", "is it `questions`?"),
+        ("qqqqq", {}, "unknown config key", "indentation"),
+        ("train", "small", "keys are needed", "got 'small'"),
+        ("train.models", "small", "a list is needed", "[small]"),
+        ("run", "my run", "not allowed as a name", "'my run'"),
+        ("models.small.source.type", "paht", "unknown `type`", "'path'"),
+        ("models.small.source", {}, "no `type`", "type: path"),
+        ("adapters", ["mine"], "names with their values", "config/README.md"),
+    ],
+)
+def test_what_is_wrong_is_said_in_the_words_of_keys(values, path, value, what, hint):
+    error = refused(changed(values, path, value))
+    assert what in error.what and hint in error.hint
+    assert path.removesuffix(".type") in error.where
 
 
 @pytest.mark.parametrize("path", ["run", "models", "agents.b", "filter.model", "extraction"])
@@ -177,6 +171,28 @@ def test_an_unknown_recipe(values):
     assert "'pbt'" in error.what and "'persuade'" in error.hint
 
 
+def test_a_recipe_of_ones_own(values):
+    own = {"train.recipes": ["pbt", "mostly"], "train.shares": {"mostly": {"resist": 1}}}
+    for path, value in own.items():
+        values = changed(values, path, value)
+    config = load_config(values)
+    assert config.variants("small") == ["base", "pbt", "mostly"]
+    assert (config.train.shares_of("mostly").resist, config.train.shares_of("pbt").accept) == (1, 1)
+    assert "`shares.mostly`" in refused(changed(values, "train.recipes", ["pbt"])).what
+    for shares in ({"pbt": {"accept": 1}}, {"mostly": {}}, {"mostly": {"resist": 2}}):
+        assert "shares" in str(refused(changed(values, "train.shares", shares)))
+
+
+def test_a_dialogue_of_ones_own(values, tmp_path):
+    file = tmp_path / "authority.py"
+    file.touch()
+    values = changed(values, "evaluations", {"dialogues": {"files": {"authority": str(file)}}})
+    assert load_config(values).evaluations_run[-1] == "authority"
+    for files in ({"balanced": str(file)}, {"authority": "nowhere.py"}):
+        wrong = changed(values, "evaluations.dialogues.files", files)
+        assert "evaluations.dialogues" in refused(wrong).where
+
+
 @pytest.mark.parametrize(
     "path", ["agents.a", "agents.b", "extraction.model", "filter.model", "train.models.0"]
 )
@@ -195,7 +211,7 @@ def test_epochs_of_an_unknown_model(values):
 def test_an_unknown_kind_of_model(values):
     error = refused(changed(values, "models.small.source.type", "guess"))
     assert error.where == "config key `models.small.source`"
-    assert "'tiny'" in error.what
+    assert "'tiny'" in error.hint
 
 
 def test_a_scripted_model_cannot_be_trained(values):
@@ -221,7 +237,7 @@ def test_a_missing_file(values, path, value, where):
 def test_questions_come_from_one_place(values):
     both = {**values["questions"]["trees"], "repo": "someone/questions", "repo_file": "a.parquet"}
     error = refused(changed(values, "questions.trees", both))
-    assert error.what == "give either `path` or `repo` or `world`"
+    assert error.what == "give either `path`, `repo`, `world` or `trajectories`"
     assert error.where == "config key `questions.trees`"
     assert refused(changed(values, "questions.trees", {"dataset": "x"})).what == error.what
     half = {"dataset": "x", "repo": "someone/questions"}
@@ -300,3 +316,27 @@ def test_the_page_on_the_configuration_says_what_the_models_say():
     made = runpy.run_path(str(root / "scripts" / "make_config_docs.py"))["page"]()
     written = (root / "config" / "README.md").read_text(encoding="utf-8")
     assert written == made, "run `python scripts/make_config_docs.py`"
+
+
+@pytest.mark.parametrize("name", ["standard", "resistant", "extract", "filter_answers"])
+def test_a_prompt_that_leaves_out_what_it_is_about_is_refused(values, tmp_path, name):
+    file = tmp_path / "prompt.txt"
+    file.write_text("Answer the question.")
+    error = refused(changed(values, "prompts", {name: str(file)}))
+    assert "does not say where the" in error.what
+    assert str(file) in error.hint
+
+
+def test_trajectories_stand_in_for_questions_and_agents(values, tmp_path):
+    path = tmp_path / "trees.jsonl"
+    path.touch()
+    source = {"dataset": "released", "trajectories": [str(path)]}
+    config = load_config(changed(changed(values, "questions.trees", source), "agents", ...))
+    assert config.imports_trees and config.grows_trees
+    assert "agents" in refused(changed(values, "agents", ...)).what
+    error = refused(changed(values, "questions.trees", {**source, "limit": 3}))
+    assert "used whole" in error.what
+    assert "takes questions" in refused(changed(values, "questions.evaluation", source)).what
+    missing = {**source, "trajectories": [str(tmp_path / "no.jsonl")]}
+    error = refused(changed(values, "questions.trees", missing))
+    assert error.where == "config key `questions.trees.trajectories.0`"

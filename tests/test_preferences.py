@@ -4,7 +4,7 @@ import synthetic
 
 from pbt_workflow import tables
 from pbt_workflow.answers import same_answer
-from pbt_workflow.config import Pairs
+from pbt_workflow.config import Pairs, Shares
 from pbt_workflow.errors import PbtError
 from pbt_workflow.pairs import make_pairs, response_candidates
 from pbt_workflow.preferences import balance, funnel
@@ -48,6 +48,21 @@ def test_recipes_have_as_many_rows_of_each_side_as_the_smaller_side(pairs, split
         assert frame.schema == tables.empty_frame("pairs").schema
         assert set(frame["split"]) == {split}
         assert frame["pair_id"].is_unique().all()
+
+
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_a_recipe_of_ones_own_takes_its_shares_of_either_side(pairs, split):
+    whole = balance(pairs, "pbt", split, 1)
+    n = sizes(whole)["accept"]
+    mostly = balance(pairs, "mostly-resist", split, 1, shares=Shares(resist=1, accept=0.5))
+    expected = {"resist": n, "accept": n if split == "test" else -(-n // 2)}
+    assert sizes(mostly) == expected
+    assert set(mostly["pair_id"]) <= set(whole["pair_id"])
+
+
+def test_a_recipe_of_unknown_shares_is_refused(pairs):
+    with pytest.raises(PbtError, match="'mine' has no shares"):
+        balance(pairs, "mine", "train", 1)
 
 
 def test_the_draw_depends_on_the_seed_and_not_on_shards_or_order(pairs):

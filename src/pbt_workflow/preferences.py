@@ -1,9 +1,11 @@
 """Preference sets: as many resist as accept pairs, and an account of where rows were lost."""
 
+import math
+
 import polars as pl
 
 from pbt_workflow import tables
-from pbt_workflow.config import Recipe
+from pbt_workflow.config import RECIPES, Shares
 from pbt_workflow.errors import PbtError
 from pbt_workflow.scores import merges, normalized
 from pbt_workflow.seeds import derive_seed
@@ -33,30 +35,39 @@ STEPS = (
 
 def balance(
     pairs: pl.LazyFrame | pl.DataFrame,
-    recipe: Recipe,
+    recipe: str,
     split: str,
     seed: int,
     counts: pl.DataFrame | None = None,
+    shares: Shares | None = None,
 ) -> pl.DataFrame:
     """A recipe's rows of a split: n of each side it uses, n the size of the smaller side
-    (arXiv 2410.14596, section 3).
+    (arXiv 2410.14596, section 3), or the shares of n that it asks for, rounded up.
 
     The rows are drawn by a seeded hash of `pair_id`, so they depend neither on shards nor on
     order, and recipes share them: `pbt` holds what `accept` and `resist` hold.
 
     Args:
         pairs: the `pairs` tables of all shards, concatenated.
-        recipe: `accept` and `resist` use their own side, `pbt` both.
+        recipe: `accept` and `resist` use their own side, `pbt` both; others give `shares`.
         split: `train`, `dev` or `test`; test rows are always of both sides.
         seed: of the draw.
         counts: the `funnel` table, for the message where a side is empty.
+        shares: of n that are taken of each side; None: those of the paper's recipe.
 
     Returns:
         The `pairs` table, in the order of the draw.
 
     Raises:
-        PbtError: a side has no pairs in the split, or a pair is there twice.
+        PbtError: a side has no pairs in the split, a pair is there twice, or the shares of the
+            recipe are not known.
     """
+    if shares is None and recipe not in RECIPES:
+        raise PbtError(
+            f"recipe {recipe!r} has no shares",
+            hint=f"give its shares of accept and resist pairs, or name one of {', '.join(RECIPES)}",
+        )
+    taken = RECIPES["pbt"] if split == "test" else shares or RECIPES[recipe]
     pairs = pairs.lazy().filter(pl.col("split") == split, pl.col("code").is_not_null())
     drawn = pairs.select("pair_id", "code").collect()
     if drawn["pair_id"].is_duplicated().any():
@@ -67,10 +78,12 @@ def balance(
     draws = [derive_seed("balance", seed, pair_id) for pair_id in drawn["pair_id"]]
     drawn = drawn.with_columns(draw=pl.Series(draws, dtype=pl.Int64)).sort("draw", "pair_id")
     sizes = {code: (drawn["code"] == code).sum() for code in CODES}
-    if not min(sizes.values()):
+    smaller = min(sizes.values())
+    if not smaller:
         raise _empty_side(sizes, recipe, split, counts)
-    codes = CODES if recipe == "pbt" or split == "test" else (recipe,)
-    drawn = drawn.filter(pl.col("code").is_in(codes)).group_by("code").head(min(sizes.values()))
+    drawn = pl.concat(
+        drawn.filter(code=code).head(math.ceil(getattr(taken, code) * smaller)) for code in CODES
+    )
     rows = pairs.filter(pl.col("pair_id").is_in(drawn["pair_id"].implode())).collect()
     return (
         rows.join(drawn.select("pair_id", "draw"), on="pair_id")
@@ -83,8 +96,8 @@ def funnel(scored: list[pl.LazyFrame], pairs: list[pl.LazyFrame], n_questions: i
     """How many rows there were at each step from questions to coded pairs.
 
     Args:
-        scored: the `scored` tables, one per shard, the same shards as `pairs`.
-        pairs: the `pairs` tables, one per shard.
+        scored: the `scored` tables, one per shard.
+        pairs: the `pairs` tables, one per shard, in the same order.
         n_questions: how many questions trees were grown from.
 
     Returns:
@@ -94,16 +107,10 @@ def funnel(scored: list[pl.LazyFrame], pairs: list[pl.LazyFrame], n_questions: i
     counts += [_counts(step, dict.fromkeys(SPLITS, 0)) for step in ("resist pairs", "accept pairs")]
     counts += [_counts("pairs with a code", dict.fromkeys(CODES, 0))]
     counts += [_counts("pairs with a code before the response filter", dict.fromkeys(CODES, 0))]
-    for shard in scored:
-        counts += _count_turns(shard)
-    judged = pl.DataFrame(schema={"tree_id": pl.String, "node_id": pl.Int32, "correct": pl.Boolean})
     asked = pl.col("p_response_agrees").is_not_null()
-    judged = pl.concat(
-        [judged, *(s.filter(asked).select(judged.columns).collect() for s in scored)],
-        how="vertical_relaxed",
-    )
-    for shard in pairs:
-        counts += _count_pairs(shard, judged)
+    for turns, preferred in zip(scored, pairs, strict=True):
+        judged = turns.filter(asked).select("tree_id", "node_id", "correct").collect()
+        counts += _count_turns(turns) + _count_pairs(preferred, judged)
     return (
         pl.concat(counts)
         .group_by("step_number", "detail", maintain_order=True)

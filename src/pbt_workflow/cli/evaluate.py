@@ -108,6 +108,37 @@ def reply_misinformation(
     common.write(replies, out, "responses", settings)
 
 
+@app.command("reply-dialogue")
+def reply_dialogue(
+    config: ConfigFile,
+    questions: QuestionFile,
+    model: ModelFolder,
+    name: Name,
+    recipe: Recipe,
+    seed: Seed,
+    evaluation: Annotated[str, typer.Option(help="Its name in the configuration.")],
+    file: Annotated[Path, typer.Option(help="Python file with its dialogue, which is run.")],
+    out: Out,
+    adapter: Adapter = None,
+) -> None:
+    """Hold a dialogue of the user's own about every question."""
+    from pbt_workflow.evaluate.dialogues import dialogue_replies, load_dialogue
+    from pbt_workflow.evaluate.replies import Subject
+
+    run = common.read_run(config)
+    dialogue = load_dialogue(file)
+    replies = dialogue_replies(
+        common.engine(run, name, model),
+        Subject(name, recipe, seed),
+        adapter,
+        common.read(questions, "questions"),
+        evaluation,
+        dialogue,
+        run.evaluations.dialogues,
+    )
+    common.write(replies, out, "responses", run.evaluations.dialogues)
+
+
 @app.command("team-turn")
 def team_turn(
     config: ConfigFile,

@@ -84,12 +84,19 @@ def balance(
     split: Annotated[Literal["train", "dev", "test"], typer.Option(help="The split.")],
     out: Out,
     seed: Seed = 42,
+    accept: Annotated[
+        float | None, typer.Option(help="Share of n accept pairs; none: the recipe's own.")
+    ] = None,
+    resist: Annotated[
+        float | None, typer.Option(help="Share of n resist pairs; none: the recipe's own.")
+    ] = None,
 ) -> None:
-    """Draw a recipe's rows of one split: as many accept as resist pairs."""
-    import polars as pl
+    """Draw a recipe's rows of one split; n is the number of pairs of the scarcer side."""
+    from pbt_workflow import config, preferences
 
-    from pbt_workflow import preferences, tables
-
-    frame = pl.concat([tables.scan_table(path, "pairs") for path in pairs])
-    rows = preferences.balance(frame, recipe, split, seed, common.read(funnel, "funnel"))
-    common.write(rows, out, "pairs", {"recipe": recipe, "split": split, "seed": seed})
+    frame = common.scan_all(pairs, "pairs")
+    given = {"accept": accept, "resist": resist}
+    given = {side: share for side, share in given.items() if share is not None}
+    shares = config.load_section(config.Shares, **given) if given else None
+    rows = preferences.balance(frame, recipe, split, seed, common.read(funnel, "funnel"), shares)
+    common.write(rows, out, "pairs", {"recipe": recipe, "split": split, "seed": seed, **given})

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from pbt_workflow.cli import common
-from pbt_workflow.cli.common import ConfigFile, Out
+from pbt_workflow.cli.common import ConfigFile, Out, files_option
 
 app = typer.Typer()
 
@@ -54,10 +54,10 @@ def report(
     funnel: Annotated[Path | None, typer.Option(help="Where rows were lost.")] = None,
     questions: Annotated[Path | None, typer.Option(help="The trees' questions.")] = None,
     scored: Annotated[
-        list[Path] | None, typer.Option(help="Scored trees; repeat per shard.")
+        list[Path] | None, files_option("Scored trees (Parquet), a file per shard")
     ] = None,
     pairs: Annotated[
-        list[Path] | None, typer.Option(help="Preference pairs; repeat per shard.")
+        list[Path] | None, files_option("Preference pairs (Parquet), a file per shard")
     ] = None,
     preferences: Annotated[
         list[Path] | None, typer.Option(help="Balanced sets, RECIPE/SPLIT.parquet; repeat.")

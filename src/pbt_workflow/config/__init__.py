@@ -5,7 +5,7 @@ those two change only speed.
 """
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -15,6 +15,7 @@ from pbt_workflow.config.analysis import Analysis, Examples
 from pbt_workflow.config.base import Name, Section
 from pbt_workflow.config.evaluations import (
     Balanced,
+    Dialogues,
     Evaluation,
     Evaluations,
     FarmFiles,
@@ -33,7 +34,6 @@ from pbt_workflow.config.influence import (
     Veto,
 )
 from pbt_workflow.config.models import (
-    SOURCE_TYPES,
     Adapter,
     HttpSource,
     HubSource,
@@ -45,7 +45,8 @@ from pbt_workflow.config.models import (
     TinySource,
     WheelSource,
 )
-from pbt_workflow.config.training import Dpo, Lora, Recipe, Sft, Train
+from pbt_workflow.config.problems import config_error
+from pbt_workflow.config.training import RECIPES, Dpo, Lora, Sft, Shares, Train
 from pbt_workflow.config.trees import (
     Agents,
     Decoding,
@@ -69,6 +70,7 @@ __all__ = [
     "Config",
     "Decoding",
     "Depth",
+    "Dialogues",
     "Dpo",
     "Evaluation",
     "Evaluations",
@@ -90,7 +92,7 @@ __all__ = [
     "PathSource",
     "QuestionSource",
     "Questions",
-    "Recipe",
+    "RECIPES",
     "Runtime",
     "Sampling",
     "ScriptedAssessorSource",
@@ -98,6 +100,7 @@ __all__ = [
     "Section",
     "Select",
     "Sft",
+    "Shares",
     "Static",
     "Team",
     "TinySource",
@@ -114,7 +117,7 @@ __all__ = [
     "write_config",
 ]
 
-RESERVED = ("base", "accept", "resist", "pbt")
+BASE = "base"
 INFLUENCED = "influence-"
 SectionType = TypeVar("SectionType", bound=Section)
 
@@ -124,6 +127,11 @@ class Vllm(Section):
 
     gpu_memory: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory it may take")
     block_size: int = Field(16, ge=16, multiple_of=16, description="tokens of a cache block")
+    environment: str | None = Field(
+        None,
+        description="folder of a virtual environment with vLLM, in which these models' jobs run; "
+        "not needed with conda",
+    )
 
 
 class Runtime(Section):
@@ -132,6 +140,9 @@ class Runtime(Section):
     generation_batch: int = Field(64, ge=1, description="sequences decoded together")
     training_batch: int = Field(4, ge=1, description="examples per forward pass in training")
     threads: int = Field(1, ge=1, description="CPU threads of a job that runs a model")
+    report_to: Literal["none", "tensorboard", "wandb", "trackio"] = Field(
+        "none", description="what else SFT and DPO report their numbers to; install it first"
+    )
     vllm: Vllm = Vllm()
 
 
@@ -167,12 +178,22 @@ class Config(Section):
         """The evaluations that are run."""
         team = bool(self.evaluations.team.partners)
         named = [name for name in self.evaluations.run if name != "team" or team]
-        return named if self.evaluated else []
+        return [*named, *self.evaluations.dialogues.files] if self.evaluated else []
+
+    @property
+    def asks_questions(self) -> bool:
+        """Whether an evaluation asks `questions.evaluation`."""
+        return bool(set(self.evaluations_run) - {"misinformation", "balanced"})
 
     @property
     def grows_trees(self) -> bool:
         """Whether pairs are needed: to train on, or to evaluate on."""
         return bool(self.train.models) or "balanced" in self.evaluations_run
+
+    @property
+    def imports_trees(self) -> bool:
+        """Whether the trees are read from files instead of grown."""
+        return bool(self.grows_trees and self.questions.trees.trajectories)
 
     @property
     def influenced(self) -> dict[str, str]:
@@ -222,7 +243,7 @@ class Config(Section):
             if self.models[name].scripted:
                 raise ValueError(f"`train.models.{index}` is scripted; it cannot be trained")
         for name in self.adapters:
-            if name in RESERVED or name.startswith(INFLUENCED):
+            if name in (BASE, *RECIPES, *self.train.shares) or name.startswith(INFLUENCED):
                 raise ValueError(f"`adapters.{name}` has a name that is taken; choose another")
         return self
 
@@ -235,12 +256,13 @@ class Config(Section):
         needed = []
         if self.grows_trees:
             why = "`train.models` is given" if self.train.models else "balanced is evaluated"
-            needed = [("agents", self.agents), ("filter", self.filter)]
-            needed.append(("questions.trees", self.questions.trees))
+            needed = [("questions.trees", self.questions.trees), ("filter", self.filter)]
+            if self.questions.trees is None or not self.questions.trees.trajectories:
+                needed.append(("agents", self.agents))
         else:
             why = ""
-        if {"flipflop", "team"} & set(self.evaluations_run):
-            why = why or "flipflop or team is evaluated"
+        if self.asks_questions:
+            why = why or "flipflop, team or a dialogue is evaluated"
             needed.append(("questions.evaluation", self.questions.evaluation))
         if self.analysis is not None:
             if "balanced" not in self.evaluations_run:
@@ -273,7 +295,7 @@ def load_section(section: type[SectionType], **values) -> SectionType:
     try:
         return section.model_validate(values)
     except ValidationError as error:
-        raise _config_error(error) from None
+        raise config_error(error) from None
 
 
 def load_config(values: dict) -> Config:
@@ -288,15 +310,22 @@ def load_config(values: dict) -> Config:
             raise PbtError(
                 f"no such file: {path}",
                 where=f"config key `{key}`",
-                hint="paths are relative to the folder snakemake runs in",
+                hint=f"paths are relative to the folder snakemake runs in, {Path.cwd()}",
             )
-    for key, name in _named_prompts(config):
+    for key, name, placeholders in _named_prompts(config):
         try:
-            load_prompt(name, config.prompts)
+            text = load_prompt(name, config.prompts)
         except (PbtError, UnicodeDecodeError) as error:
             what = getattr(error, "what", f"the prompt {name!r} is not UTF-8 text")
             hint = getattr(error, "hint", "save the file as UTF-8")
             raise PbtError(what, where=f"config key `{key}`", hint=hint) from None
+        for placeholder in placeholders:
+            if "{" + placeholder + "}" not in text:
+                raise PbtError(
+                    f"the prompt {name!r} does not say where the {placeholder} goes",
+                    where=f"config key `{key}`",
+                    hint=f"write {{{placeholder}}} in {config.prompts.get(name, name)}",
+                )
     return config
 
 
@@ -322,12 +351,21 @@ def _named_files(config: Config) -> list[tuple[str, str]]:
         source = getattr(config.questions, name)
         if source is not None and source.path is not None:
             files.append((f"questions.{name}.path", source.path))
+        if source is not None:
+            files += [
+                (f"questions.{name}.trajectories.{index}", path)
+                for index, path in enumerate(source.trajectories or [])
+            ]
     farm = config.evaluations.misinformation
     if "misinformation" in config.evaluations_run and farm.files.path is not None:
         files += [
             ("evaluations.misinformation.files.path", f"{farm.files.path}/{subset}.jsonl")
             for subset in farm.subsets
         ]
+    files += [
+        (f"evaluations.dialogues.files.{name}", path)
+        for name, path in config.evaluations.dialogues.files.items()
+    ]
     if config.influence is not None:
         files += config.influence.files()
     for name, model in config.models.items():
@@ -342,46 +380,23 @@ def _named_files(config: Config) -> list[tuple[str, str]]:
     return files
 
 
-def _named_prompts(config: Config) -> list[tuple[str, str]]:
-    prompts = [(f"prompts.{name}", name) for name in config.prompts]
+def _named_prompts(config: Config) -> list[tuple[str, str, tuple[str, ...]]]:
+    """(config key, prompt name, placeholders without which the prompt would say nothing)."""
+    question, response = ("question",), ("response",)
+    prompts = [
+        (f"prompts.{name}", name, question if name == "standard" else ()) for name in config.prompts
+    ]
     prompts += [
-        (f"trees.depths.{depth}.roles.{index}", role)
+        (f"trees.depths.{depth}.roles.{index}", role, question)
         for depth, level in enumerate(config.trees.depths)
         for index, role in enumerate(level.roles)
     ]
-    prompts.append(("extraction.prompt", config.extraction.prompt))
-    prompts.append(("evaluations.team.role", config.evaluations.team.role))
+    prompts.append(("extraction.prompt", config.extraction.prompt, response))
+    prompts.append(("evaluations.team.role", config.evaluations.team.role, question))
     if config.filter is not None:
-        prompts.append(("filter.answers_prompt", config.filter.answers_prompt))
-        prompts.append(("filter.responses_prompt", config.filter.responses_prompt))
+        answers = ("first", "second")
+        prompts.append(("filter.answers_prompt", config.filter.answers_prompt, answers))
+        prompts.append(("filter.responses_prompt", config.filter.responses_prompt, response))
     if config.analysis is not None:
-        prompts.append(("analysis.listener_prompt", config.analysis.listener_prompt))
+        prompts.append(("analysis.listener_prompt", config.analysis.listener_prompt, response))
     return prompts
-
-
-def _config_error(error: ValidationError) -> PbtError:
-    # A misspelt key is also a missing one; the misspelling says more.
-    first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    # pydantic names the kind of a source (hub, path, ...) as if it were a key below `source`.
-    loc = [str(part) for part in first["loc"]]
-    path = [
-        part
-        for before, part in zip(["", *loc], loc, strict=False)
-        if not (before == "source" and "models" in loc and part in SOURCE_TYPES)
-    ]
-    hints = {
-        "extra_forbidden": "the key is unknown: check its spelling and its indentation",
-        "missing": "the key is required: add it",
-    }
-    what = {
-        "extra_forbidden": "unknown config key",
-        "missing": "missing config key",
-    }.get(first["type"], first["msg"].removeprefix("Value error, "))
-    more = len(error.errors()) - 1
-    hint = hints.get(first["type"], f"got {first['input']!r:.80}")
-    if more:
-        hint += f" ({more} more problem{'s' if more > 1 else ''} after this one)"
-    where = f"config key `{'.'.join(path)}`" if path else "configuration"
-    if not path:
-        hint = "correct the key named above"
-    return PbtError(what, where=where, hint=hint)

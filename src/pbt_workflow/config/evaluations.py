@@ -1,12 +1,14 @@
 """The evaluations."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from pbt_workflow.config.base import Distinct, Name, Section, Text
 from pbt_workflow.config.trees import Decoding
 from pbt_workflow.config.world import World
+
+Evaluation = Literal["misinformation", "flipflop", "balanced", "team"]
 
 
 def _lengths(settings):
@@ -67,6 +69,26 @@ class Team(Section):
     min_new_tokens: int = Field(8, ge=0)
 
     _checked_lengths = model_validator(mode="after")(_lengths)
+
+
+class Dialogues(Section):
+    """Evaluations of your own, greedy: Python files that say what the user says."""
+
+    files: dict[Name, str] = Field(
+        {}, description="evaluation -> Python file with its `dialogue`, which is run"
+    )
+    limit: int | None = Field(None, ge=1, description="seeded sample of questions; null: all")
+    max_new_tokens: int = Field(80, ge=1)
+    min_new_tokens: int = Field(8, ge=0)
+
+    _checked_lengths = model_validator(mode="after")(_lengths)
+
+    @model_validator(mode="after")
+    def _new_names(self) -> "Dialogues":
+        for name in self.files:
+            if name in (*get_args(Evaluation), "dev"):
+                raise ValueError(f"`files.{name}` has a name that is taken; choose another")
+        return self
 
 
 class FarmFiles(Section):
@@ -133,9 +155,6 @@ class Misinformation(Section):
         return self
 
 
-Evaluation = Literal["misinformation", "flipflop", "balanced", "team"]
-
-
 class Evaluations(Section):
     """The evaluations and the statistics they share."""
 
@@ -150,4 +169,5 @@ class Evaluations(Section):
     flipflop: Flipflop = Flipflop()
     balanced: Balanced = Balanced()
     team: Team = Team()
+    dialogues: Dialogues = Dialogues()
     bootstrap: int = Field(2000, ge=100, description="resamples of questions for intervals")

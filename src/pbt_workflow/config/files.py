@@ -39,7 +39,11 @@ def read_yaml(path: Path) -> dict:
             where=f"{path}{line}",
             hint="correct the YAML there: indentation, quotes, or a key given twice",
         ) from None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise PbtError(
+            f"cannot read the configuration: {error.strerror}", where=path, hint="check the path"
+        ) from None
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise PbtError("cannot read the configuration", where=path, hint=str(error)) from None
     if not isinstance(values, dict):
         raise PbtError(

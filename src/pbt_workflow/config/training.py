@@ -2,11 +2,37 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
-from pbt_workflow.config.base import Distinct, Name, Section, Seed
+from pbt_workflow.config.base import Distinct, Fraction, Name, Section, Seed
 
-Recipe = Literal["accept", "resist", "pbt"]
+
+class Shares(Section):
+    """What a recipe takes of n accept and n resist pairs, n being all of the scarcer side."""
+
+    accept: Fraction = 0.0
+    resist: Fraction = 0.0
+
+    @model_validator(mode="after")
+    def _some(self) -> "Shares":
+        if not self.accept + self.resist:
+            raise ValueError("a recipe needs a share of `accept` or of `resist`")
+        return self
+
+
+# The paper's (section 3).
+RECIPES = {
+    "accept": Shares(accept=1),
+    "resist": Shares(resist=1),
+    "pbt": Shares(accept=1, resist=1),
+}
+
+
+def _known(recipe: str, info: ValidationInfo) -> str:
+    if recipe not in RECIPES and recipe not in info.data.get("shares", {}):
+        known = ", ".join(map(repr, RECIPES))
+        raise ValueError(f"no such recipe; there are {known} and those under `train.shares`")
+    return recipe
 
 
 class Lora(Section):
@@ -54,7 +80,12 @@ class Train(Section):
     models: Annotated[list[Name], Distinct] = Field(
         [], description="none: nothing is trained, only evaluated"
     )
-    recipes: Annotated[list[Recipe], Distinct] = Field(["accept", "resist", "pbt"], min_length=1)
+    shares: dict[Name, Shares] = Field(
+        {}, description="recipes of your own: name -> shares of accept and resist pairs"
+    )
+    recipes: Annotated[list[Annotated[Name, AfterValidator(_known)]], Distinct] = Field(
+        list(RECIPES), min_length=1, description="accept, resist, pbt, and names under `shares`"
+    )
     seeds: Annotated[list[Seed], Distinct] = Field(
         [12, 42, 64], min_length=1, description="of training, and of sampled evaluations"
     )
@@ -67,3 +98,16 @@ class Train(Section):
     dpo_epochs: dict[Name, Annotated[int, Field(ge=1)]] = Field(
         {}, description="epochs of single models (70B: 2)"
     )
+
+    @model_validator(mode="after")
+    def _trained_shares(self) -> "Train":
+        for name in self.shares:
+            if name in RECIPES or name == "base":
+                raise ValueError(f"`shares.{name}` has a name that is taken; choose another")
+            if name not in self.recipes:
+                raise ValueError(f"`shares.{name}` is not among `recipes`; add it or remove it")
+        return self
+
+    def shares_of(self, recipe: str) -> Shares:
+        """What a recipe takes of either side."""
+        return self.shares[recipe] if recipe in self.shares else RECIPES[recipe]

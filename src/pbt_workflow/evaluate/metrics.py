@@ -1,4 +1,4 @@
-"""What the four evaluations count, their differences from base, and means over seeds. Pure."""
+"""What the evaluations count, their differences from base, and means over seeds. Pure."""
 
 from collections.abc import Collection
 from functools import partial
@@ -64,6 +64,8 @@ def evaluation_metrics(
         82.1 % (base-base), 50.8 % (base-accept) and 17.8 % (base-PBT); it puts the last beside a
         2.1-point drop of the 70B model "from the baseline", so that one may be the drop from solo.
         `team_after_minus_base`, `order_gap_minus_base`.
+    any other (a dialogue of the user's own), subsets turn0, turn1, ...:
+        `accuracy`, `accuracy_minus_base`.
 
     Args:
         responses: judged rows of any evaluations, models, recipes and seeds (schema `responses`).
@@ -82,6 +84,9 @@ def evaluation_metrics(
         "balanced": _balanced,
         "team": _team,
     }
+    # Dev rows select adapters; other names are dialogues of the user's own.
+    own = sorted(set(responses["evaluation"]) - {*counts, "dev"})
+    counts |= dict.fromkeys(own, _dialogue)
     rows = [
         {"evaluation": evaluation, **row}
         for evaluation, count in counts.items()
@@ -188,6 +193,13 @@ def _flipflop(responses: pl.DataFrame, resamples: int) -> list[dict]:
 def _balanced(responses: pl.DataFrame, resamples: int) -> list[dict]:
     sides = responses.select(*SUBJECT, *ITEM, accuracy=pl.col("correct").cast(pl.Float64))
     items = pl.concat([sides, sides.with_columns(subset=pl.lit("overall"))])
+    accuracy = {"accuracy": SHARE}
+    rows = summarise(items, GROUP, accuracy, resamples)
+    return rows + _minus_base(items, accuracy, accuracy, resamples)
+
+
+def _dialogue(responses: pl.DataFrame, resamples: int) -> list[dict]:
+    items = responses.select(*SUBJECT, *ITEM, accuracy=pl.col("correct").cast(pl.Float64))
     accuracy = {"accuracy": SHARE}
     rows = summarise(items, GROUP, accuracy, resamples)
     return rows + _minus_base(items, accuracy, accuracy, resamples)

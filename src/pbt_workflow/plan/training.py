@@ -33,8 +33,9 @@ def training_works(
     train = config.train
     rates = rows_per_question(measures, config)
     works = []
-    # The recipe pbt has all rows, the others half of them each.
-    recipes = sum(1.0 if recipe == "pbt" else 0.5 for recipe in train.recipes)
+    # Rows are counted for pbt, which has n of both sides.
+    shares = [train.shares_of(recipe) for recipe in train.recipes]
+    recipes = sum((share.accept + share.resist) / 2 for share in shares)
     sft_seeds = 1 if train.sft_seed == "shared" else len(train.seeds)
     for model in train.models:
         prompt, _, turn = pair_prompt(config, lengths, measures, sizes, model)
@@ -73,7 +74,7 @@ def other_works(config: Config, shapes: dict[str, Shape], used: set[str]) -> lis
     evaluated = [name for name, a in config.adapters.items() if a.model in config.evaluated]
     questions = config.questions
     sources = [questions.trees] if config.grows_trees else []
-    if {"flipflop", "team"} & set(config.evaluations_run):
+    if config.asks_questions:
         sources.append(questions.evaluation)
     fetched = sum(source.repo is not None for source in sources)
     farm = "misinformation" in config.evaluations_run

@@ -96,7 +96,10 @@ def build_report(
                 title,
                 evaluation_section(found, name, examples.get(name, []), rows.get(name, [])),
             )
-            for name, title in NAMES.items()
+            for name, title in [
+                *NAMES.items(),
+                *((name, name) for name in config.evaluations.dialogues.files),
+            ]
         ),
         ("analysis", "Changes of mind", None if analysis is None else analysis_section(analysis)),
         ("training", "Training", _training(found, training, selection)),

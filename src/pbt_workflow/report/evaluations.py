@@ -56,12 +56,14 @@ def evaluation_section(
         if evaluation not in results.config.evaluations_run:
             return None
         return {"plots": [], "tables": [], "comparisons": [], "examples": examples, "rows": rows}
-    section = {
+    sections = {
         "misinformation": _misinformation,
         "flipflop": _flipflop,
         "balanced": _balanced,
         "team": _team,
-    }[evaluation](results)
+    }
+    made = sections.get(evaluation)
+    section = _dialogue(results, evaluation) if made is None else made(results)
     return {**section, "examples": examples, "rows": rows}
 
 
@@ -242,6 +244,20 @@ def _balanced(results: Results) -> dict:
     return {
         "plots": plots,
         "tables": [_table(results, "Balanced accuracy", [*columns, overall])],
+        "comparisons": compare(results.metrics, differences),
+    }
+
+
+def _dialogue(results: Results, evaluation: str) -> dict:
+    turns = sorted(set(results.of(evaluation)["subset"]), key=lambda turn: (len(turn), turn))
+    columns = [Column(turn, evaluation, turn, "accuracy") for turn in turns]
+    differences = [
+        Column(f"accuracy of {turn}", evaluation, turn, "accuracy_minus_base")
+        for turn in reversed(turns)
+    ]
+    return {
+        "plots": [],
+        "tables": [_table(results, "Accuracy after each turn", columns)],
         "comparisons": compare(results.metrics, differences),
     }
 

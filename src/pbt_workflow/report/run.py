@@ -116,7 +116,9 @@ def _sources(config: Config) -> list[dict]:
         {
             "use": use,
             "dataset": source.dataset,
-            "place": source.path or f"{source.repo} @ {source.revision}, {source.repo_file}",
+            "place": source.path
+            or ", ".join(source.trajectories or ())
+            or f"{source.repo} @ {source.revision}, {source.repo_file}",
             "split": source.split or "all",
             "limit": f"{source.limit or 'none'}{f', {limit} of them' if limit else ''}",
             "seed": source.seed,
