@@ -296,6 +296,16 @@ analysis_files = (
     if run.analysis is not None
     else []
 )
+# Where training or an evaluation uses them, the balanced sets; the report names a pair's.
+preference_sets = [
+    f"results/{run.run}/preferences/{name}.parquet"
+    for name in (
+        [f"{recipe}/{split}" for recipe in run.train.recipes for split in ("train", "dev")]
+        if run.train.models
+        else []
+    )
+    + (["pbt/test"] if "balanced" in run.evaluations_run else [])
+]
 selections = collect(
     "<results>/adapters/{model}/{recipe}/seed{seed}/selection.parquet",
     model=run.train.models,
