@@ -48,8 +48,25 @@ def test_the_browser_would_execute_it(tmp_path):
     assert title(dump(page, tmp_path / "profile")[0]) == "EXECUTED"
 
 
+def no_markup_of_texts(document: str) -> None:
+    """No element and no attribute came out of the texts."""
+    for tag in ("img", "iframe", "object", "embed", "meta http-equiv"):
+        assert f"<{tag}" not in document.replace('<img alt="" src="data:', ""), tag
+    tags = re.findall(r"<[a-z][^<>]*>", document)
+    assert not [tag for tag in tags if re.search(r"\son\w+=", re.sub(r'"[^"]*"', '""', tag))]
+    assert not re.search(r"""<[^>]*\s(href|src|action)=["']?\s*javascript:""", document)
+
+
+def executes_nothing(document: str, own_title: str, own_scripts: int = 0) -> None:
+    """The page is as it was made, as the browser's parser sees it."""
+    assert "EXECUTED" in document, "the texts are there to read"
+    assert title(document) == own_title and "EXECUTED" not in own_title
+    assert document.count("<script") == own_scripts
+    no_markup_of_texts(document)
+
+
 @pytest.fixture(scope="module")
-def hostile_report(tmp_path_factory):
+def hostile(tmp_path_factory):
     """A report of hostile artifacts, without the policy that would stop a script of theirs."""
     folder = tmp_path_factory.mktemp("hostile")
     made = make_report(folder, text=HOSTILE)
@@ -59,30 +76,22 @@ def hostile_report(tmp_path_factory):
     return folder / "bare.html"
 
 
-def executes_nothing(document: str, own_title: str, own_scripts: int = 0) -> None:
-    """As the browser's parser sees the page, no element and no attribute came out of the texts."""
-    assert "EXECUTED" in document, "the texts are there to read"
-    assert title(document) == own_title and "EXECUTED" not in own_title
-    assert document.count("<script") == own_scripts
-    for tag in ("img", "iframe", "object", "embed", "meta http-equiv"):
-        assert f"<{tag}" not in document.replace('<img alt="" src="data:', ""), tag
-    tags = re.findall(r"<[a-z][^<>]*>", document)
-    assert not [tag for tag in tags if re.search(r"\son\w+=", re.sub(r'"[^"]*"', '""', tag))]
-    assert not re.search(r"""<[^>]*\s(href|src|action)=["']?\s*javascript:""", document)
-
-
-def test_a_report_of_hostile_artifacts_executes_nothing(hostile_report, tmp_path):
-    made = hostile_report.read_text(encoding="utf-8")
-    document, console = dump(hostile_report, tmp_path / "profile", "tree=t1&row=balanced-0/0")
+def test_a_report_of_hostile_artifacts_executes_nothing(hostile, tmp_path):
+    made = hostile.read_text(encoding="utf-8")
+    opened = "tree=t1&row=balanced-0/0"
+    document, console = dump(hostile, tmp_path / "profile", opened)
     assert not console
-    executes_nothing(document, title(made), own_scripts=made.count("<script"))
-    # The texts are there to read also where the script put them.
+    assert title(document) == title(made) and "EXECUTED" not in title(document)
+    # The texts are there to read, also those that the script put in.
     for place in ('id="tree-view"', 'id="balanced-0-list"'):
-        shown = document[document.index(place) :].partition("<script")[0]
-        assert "&lt;script&gt;document.title='EXECUTED'" in shown, place
+        shown = document[document.index(place) :][:60_000]
+        assert "&lt;script&gt;document.title='EXECUTED'" in shown.partition("<script")[0], place
+    # As the browser's parser sees it, no element came out of the texts.
+    assert re.findall("<script[^>]*>", document) == re.findall("<script[^>]*>", made)
+    no_markup_of_texts(document)
 
 
-def test_nothing_of_it_is_wider_than_a_phone(hostile_report, tmp_path):
+def test_nothing_of_it_is_wider_than_a_phone(hostile, tmp_path):
     probe = """<script>setTimeout(() => {
       const wide = [...document.querySelectorAll("body *")].filter((e) =>
         e.getBoundingClientRect().right > innerWidth + 1
@@ -90,7 +99,7 @@ def test_nothing_of_it_is_wider_than_a_phone(hostile_report, tmp_path):
       parent.postMessage([document.documentElement.scrollWidth <= innerWidth,
         ...wide.map((e) => e.tagName)].join(" "), "*");
     }, 2000)</script>"""
-    page = hostile_report.read_text(encoding="utf-8").replace("</body>", f"{probe}</body>")
+    page = hostile.read_text(encoding="utf-8").replace("</body>", f"{probe}</body>")
     (tmp_path / "page.html").write_text(page, encoding="utf-8")
     phone = """<body><iframe src="page.html#tree=t1&row=flipflop-0/1" width=390 height=844></iframe>
       <p></p><script>onmessage = (e) => document.querySelector("p").append(e.data)</script>"""
@@ -122,7 +131,7 @@ def hostile_experiment(tmp_path_factory):
     return settings, turns, ratings, rewarded, chosen
 
 
-def hostile(frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
+def attacked(frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
     """The frame with hostile text after what stands in those of the columns that it has."""
     there = pl.col(name for name in columns if name in frame.columns)
     return frame.with_columns(pl.when(there != "").then(there + HOSTILE).otherwise(there))
@@ -135,10 +144,10 @@ def test_a_viewer_of_hostile_conversations_executes_only_its_own_script(
     key = ("environment", "trajectory")
     write_transcripts(
         "attacked",
-        turns=hostile(turns, *key, "system", "done_reason", "transition", "next_state"),
-        ratings=hostile(ratings, *key, "assessor"),
-        trajectories=hostile(rewarded, *key),
-        selected=hostile(chosen, *key),
+        turns=attacked(turns, *key, "system", "done_reason", "transition", "next_state"),
+        ratings=attacked(ratings, *key, "assessor"),
+        trajectories=attacked(rewarded, *key),
+        selected=attacked(chosen, *key),
         limit=9,
         out=tmp_path / "transcripts.html",
     )
@@ -160,8 +169,8 @@ def test_a_page_of_hostile_statistics_executes_nothing(hostile_experiment, tmp_p
         }
     )
     rows = iteration_statistics(rewarded, ratings, chosen, "test")
-    attacked = pl.concat([rows, hostile(rows, "environment", "metric")])
-    write_report(config, attacked, {"test": rewarded}, tmp_path / "influence.html")
+    both = pl.concat([rows, attacked(rows, "environment", "metric")])
+    write_report(config, both, {"test": rewarded}, tmp_path / "influence.html")
     made = (tmp_path / "influence.html").read_text(encoding="utf-8")
     document, _ = dump(tmp_path / "influence.html", tmp_path / "profile")
     executes_nothing(document, title(made))

@@ -94,11 +94,11 @@ def test_templates_of_the_report_escape_everything():
         text = path.read_text(encoding="utf-8")
         assert "autoescape false" not in text and "javascript:" not in text
         assert not re.search(r"\|\s*safe\b|\son\w+=", text)
-        scripts = set(re.findall(r"<script.*?</script>", text, flags=re.S))
-        own = SCRIPTS.get(path.name, set()) if "report" in path.parts else set()
-        assert scripts == own or "report" not in path.parts, path
-        # Into another script nothing of a run is put but as JSON, which Jinja escapes for it.
-        for script in scripts - own:
+        if "report" in path.parts:
+            assert set(re.findall(r"<script[^\n]*", text)) == SCRIPTS.get(path.name, set()), path
+            continue
+        # Into a script nothing of a run is put but as JSON, which Jinja escapes for it.
+        for script in re.findall(r"<script.*?</script>", text, flags=re.S):
             assert "{{" not in re.sub(r"\{\{[^{}]*\|\s*tojson\s*\}\}", "", script), path
     calls = [
         node

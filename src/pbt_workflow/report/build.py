@@ -84,6 +84,7 @@ def build_report(
     counts, grown = None, {}
     if funnel is not None:
         counts, grown = _tree_sections(config, funnel, questions, turns, pairs, preferences)
+    titles = NAMES | {name: name for name in config.evaluations.dialogues.files}
     # Contents and page follow this order; a section that is None is left out of both.
     sections = [
         ("summary", "Summary", _summary(found, counts, jobs)),
@@ -96,10 +97,7 @@ def build_report(
                 title,
                 evaluation_section(found, name, examples.get(name, []), rows.get(name, [])),
             )
-            for name, title in [
-                *NAMES.items(),
-                *((name, name) for name in config.evaluations.dialogues.files),
-            ]
+            for name, title in titles.items()
         ),
         ("analysis", "Changes of mind", None if analysis is None else analysis_section(analysis)),
         ("training", "Training", _training(found, training, selection)),
