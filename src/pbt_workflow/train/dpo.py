@@ -62,7 +62,7 @@ def train_dpo(
         "stage": "dpo",
         "name": name,
         "seed": seed,
-        "model": model.model_dump(exclude={"gpus"}),
+        "model": model.model_dump(exclude=config.SPEED),
         "dpo": dpo.model_dump(exclude={"epochs"}),
         "epochs": epochs,
         "adapter": run.file_digest(Path(adapter) / loading.ADAPTER_WEIGHTS),
@@ -73,6 +73,8 @@ def train_dpo(
     policy = loading.load_adapter(loading.load_base(base, model), base, adapter)
     trainer = make_trainer(policy, tokenizer, pairs, dpo, epochs, micro_batch, seed, work)
     checkpoints = run.train(trainer, work)
+    if not run.is_main():
+        return
     if len(checkpoints) != epochs:
         raise PbtError(
             f"{epochs} epochs left {len(checkpoints)} checkpoints",

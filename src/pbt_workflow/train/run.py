@@ -3,8 +3,11 @@
 import hashlib
 import json
 import math
+import os
 import shutil
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -18,13 +21,51 @@ SETTINGS = "settings.json"
 SUMMARIES = ("train_", "total_flos")
 
 
-def split_batch(batch_size: int, micro_batch: int) -> tuple[int, int]:
-    """(examples per forward pass, forward passes per step), with the effective batch unchanged.
+def in_processes(count: int, command: Callable[[], None]) -> None:
+    """Run a training command once, or in `count` processes that share every batch.
 
-    The first is the largest divisor of `batch_size` that is at most `micro_batch`.
+    For the latter this command line is started anew in each, with torchrun.
+
+    Args:
+        count: as many processes as GPUs; 0 and 1 are this process.
+        command: what a process does.
     """
-    micro = max(n for n in range(1, min(batch_size, micro_batch) + 1) if batch_size % n == 0)
-    return micro, batch_size // micro
+    if count < 2 or "WORLD_SIZE" in os.environ:
+        return command()
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    pbt = ["-m", "pbt_workflow.cli", *sys.argv[1:]]
+    done = subprocess.run([*torchrun, f"--nproc-per-node={count}", *pbt], check=False)
+    if done.returncode:
+        raise PbtError(
+            f"one of {count} training processes failed",
+            where="config key `models.*.parallel`: data",
+            hint="its message is above; training goes on from its last checkpoint",
+        )
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def split_batch(batch_size: int, micro_batch: int, processes: int = 1) -> tuple[int, int]:
+    """(examples per forward pass, forward passes per step) of each process, with the effective
+    batch unchanged.
+
+    The first is the largest that is at most `micro_batch` and leaves no remainder.
+
+    Raises:
+        PbtError: the batch cannot be shared evenly.
+    """
+    own = batch_size // processes
+    if own * processes != batch_size:
+        raise PbtError(
+            f"{processes} processes cannot share a batch of {batch_size}",
+            where="config key `train.*.batch_size`",
+            hint=f"make it a multiple of {processes}, or set `models.*.parallel: layers`",
+        )
+    micro = max(n for n in range(1, min(own, micro_batch) + 1) if own % n == 0)
+    return micro, own // micro
 
 
 def shared_arguments(
@@ -47,7 +88,8 @@ def shared_arguments(
     import torch
 
     cuda = torch.cuda.is_available()
-    micro, accumulation = split_batch(stage.batch_size, micro_batch)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    micro, accumulation = split_batch(stage.batch_size, micro_batch, processes)
     return {
         "output_dir": str(work),
         "per_device_train_batch_size": micro,
@@ -72,7 +114,12 @@ def shared_arguments(
 
 
 def prepare_work(work: Path, settings: dict) -> None:
-    """Make the work folder, emptied if its checkpoints were made with other settings or data."""
+    """Make the work folder, emptied if its checkpoints were made with other settings or data.
+
+    Of several processes the main one does it, before the trainer brings them together.
+    """
+    if not is_main():
+        return
     work = Path(work)
     stored = work / SETTINGS
     text = json.dumps(settings, sort_keys=True, indent=2)
@@ -110,10 +157,13 @@ def train(trainer, work: Path) -> list[Path]:
     Raises:
         PbtError: the loss is no longer a number.
     """
-    checkpoints = complete_checkpoints(work)
-    if checkpoints:
+    trainer.accelerator.wait_for_everyone()
+    with trainer.accelerator.main_process_first():
+        checkpoints = complete_checkpoints(work)
+    if checkpoints and is_main():
         print(f"resuming from {checkpoints[-1].name}", file=sys.stderr, flush=True)
     trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
+    trainer.accelerator.wait_for_everyone()
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     bad = [entry["step"] for entry in logged if not math.isfinite(entry["loss"])]
     if bad:

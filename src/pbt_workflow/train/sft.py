@@ -57,7 +57,7 @@ def train_sft(
         "stage": "sft",
         "name": name,
         "seed": seed,
-        "model": model.model_dump(exclude={"gpus"}),
+        "model": model.model_dump(exclude=config.SPEED),
         "lora": lora.model_dump(),
         "sft": sft.model_dump(),
         "preferences": run.file_digest(preferences),
@@ -80,6 +80,8 @@ def train_sft(
         peft_config=loading.lora_config(loaded, lora),
     )
     checkpoints = run.train(trainer, work)
+    if not run.is_main():
+        return
     frame = run.log_frame(
         trainer.state.log_history, name=name, recipe=recipe, seed=seed, stage="sft"
     )
