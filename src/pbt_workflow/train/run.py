@@ -30,10 +30,10 @@ def in_processes(count: int, command: Callable[[], None]) -> None:
         count: as many processes as GPUs; 0 and 1 are this process.
         command: what a process does.
     """
-    if count < 2 or "WORLD_SIZE" in os.environ:
+    if count < 2 or processes() > 1:
         return command()
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    pbt = ["-m", "pbt_workflow.cli", *sys.argv[1:]]
+    pbt = ["-m", "--", "pbt_workflow.cli", *sys.argv[1:]]
     done = subprocess.run([*torchrun, f"--nproc-per-node={count}", *pbt], check=False)
     if done.returncode:
         raise PbtError(
@@ -41,6 +41,11 @@ def in_processes(count: int, command: Callable[[], None]) -> None:
             where="config key `models.*.parallel`: data",
             hint="its message is above; training goes on from its last checkpoint",
         )
+
+
+def processes() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_main() -> bool:
@@ -88,8 +93,7 @@ def shared_arguments(
     import torch
 
     cuda = torch.cuda.is_available()
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    micro, accumulation = split_batch(stage.batch_size, micro_batch, processes)
+    micro, accumulation = split_batch(stage.batch_size, micro_batch, processes())
     return {
         "output_dir": str(work),
         "per_device_train_batch_size": micro,
@@ -101,6 +105,8 @@ def shared_arguments(
         "max_length": None,
         "optim": "paged_adamw_32bit" if cuda else "adamw_torch",
         "bf16": cuda,
+        # Without this, several processes on CPUs would not find each other.
+        "use_cpu": processes() > 1 and not cuda,
         "gradient_checkpointing": cuda,
         "gradient_checkpointing_kwargs": {"use_reentrant": False} if cuda else None,
         "dataloader_pin_memory": cuda,
@@ -157,6 +163,12 @@ def train(trainer, work: Path) -> list[Path]:
     Raises:
         PbtError: the loss is no longer a number.
     """
+    if trainer.accelerator.num_processes != processes():
+        raise PbtError(
+            "the training processes do not see each other",
+            where=work,
+            hint="start them with torchrun, or leave it to `models.*.parallel`",
+        )
     trainer.accelerator.wait_for_everyone()
     with trainer.accelerator.main_process_first():
         checkpoints = complete_checkpoints(work)
