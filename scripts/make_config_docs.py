@@ -20,8 +20,9 @@ HEAD = """# Configuration
 Presets in this folder: `demo.yaml` (a real model on a laptop), `smoke.yaml` (the plumbing, for
 tests), `paper.yaml` (the full reproduction); in `influence/` the same for influence. A run takes
 one of them or your own file (`snakemake --configfile FILE`); presets are never merged. Unknown
-keys are refused. Everything can change a result except `runtime` and `models.*.gpus`. A run's
-configuration with all defaults lies beside its results, in `results/{run}/config.yaml`.
+keys are refused. Everything can change a result except `runtime`, `models.*.gpus` and
+`models.*.parallel`. A run's configuration with all defaults lies beside its results, in
+`results/{run}/config.yaml`.
 
 This page is written by `python scripts/make_config_docs.py`; a test keeps it in step.
 """

@@ -1,5 +1,7 @@
-"""The stages' environments, the tested versions and the package's own bounds say the same."""
+"""The stages' environments, the tested versions and the package's own bounds say the same, and
+the drawn rules are those that there are."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -47,3 +49,18 @@ def test_pins_are_within_the_packages_bounds(path):
 def test_every_environment_installs_the_package_itself(path):
     script = path.with_name(f"{path.stem}.post-deploy.sh")
     assert "pip install --no-deps" in script.read_text()
+
+
+def test_every_rule_is_in_the_pictures():
+    rules = {
+        name
+        for path in (ROOT / "rules").glob("*.smk")
+        for name in re.findall(r"^ *rule (\w+):", path.read_text(), flags=re.M)
+    }
+    pictures = [
+        (ROOT / "docs" / f"{name}.svg").read_text() for name in ("rules", "rules-influence")
+    ]
+    drawn = {title for text in pictures for title in re.findall(r"<title>(\w+)</title>", text)}
+    # One would have arrows to most; the other is for adapters from elsewhere, which no paper has.
+    assert rules - drawn == {"fetch_model", "fetch_adapter"}, "run `make docs/rules.svg`"
+    assert drawn <= rules

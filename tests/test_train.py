@@ -100,10 +100,10 @@ def weights(folder):
     return load_file(folder / "adapter_model.safetensors")
 
 
-def same_weights(first, second):
+def same_weights(first, second, rel=1e-4, abs=1e-6):
     assert first.keys() == second.keys()
     for name, tensor in first.items():
-        torch.testing.assert_close(tensor, second[name], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(tensor, second[name], rtol=rel, atol=abs)
 
 
 def curve(path, metric="loss"):

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from pbt_workflow.stages import stages
 
 ROOT = Path(__file__).parents[1]
 PRESETS = sorted(path.stem for path in (ROOT / "config").glob("*.yaml"))
+SECRET = "hf_SecretOfTheseTests"
 pytestmark = pytest.mark.workflow
 
 
@@ -42,7 +44,7 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "snakemake", *arguments],
         cwd=folder,
-        env={**os.environ, "PATH": path},
+        env={**os.environ, "PATH": path, "HF_TOKEN": SECRET},
         capture_output=True,
         text=True,
         timeout=600,
@@ -166,6 +168,36 @@ def test_results_carry_schema_version_and_digest(smoke):
     assert metadata[b"pbt.schema"] == b"metrics"
     assert len(metadata[b"pbt.config_digest"]) == 16
     assert metadata[b"pbt.version"]
+
+
+def test_no_secret_reaches_a_file(checkout, smoke):
+    files = [path for path in checkout.rglob("*") if path.is_file()]
+    kinds = {
+        "metadata",
+        "logs",
+        "log",
+    }  # Snakemake's records of parameters, the jobs' logs, its own
+    assert all(any(kind in path.parts for path in files) for kind in kinds)
+    assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+
+
+def test_snakemakes_own_report_has_captions_categories_and_labels(checkout, smoke):
+    result = snakemake(checkout, "--configfile", "config/smoke.yaml", "--report", "workflow.zip")
+    assert result.returncode == 0, result.stderr[-3000:]
+    with zipfile.ZipFile(checkout / "workflow.zip") as archive:
+        names = {Path(name).name: name for name in archive.namelist()}
+        page = archive.read("workflow/report.html").decode()
+        raw = [name for name in archive.namelist() if "/raw/" in name]
+        assert archive.read(names["flipflop.csv"]) == (smoke / "tables/flipflop.csv").read_bytes()
+    assert {Path(name).name for name in raw} >= {"report.html", "balanced.csv", "team.csv"}
+    assert "This is run <strong>smoke</strong>" in page
+    captions = re.findall(r'"caption": ?"((?:[^"\\]|\\.)*)"', page)
+    assert len(captions) == len(raw) and all(captions)
+    labels = re.findall(r'"labels": ?(\{[^}]*\})', page)
+    assert sorted(label for text in labels for label in json.loads(text).values()) == sorted(
+        Path(name).stem.replace("report", "Report") for name in raw
+    )
+    assert all(category in page for category in ('"Pages"', '"Tables"'))
 
 
 def test_a_second_run_does_nothing(checkout, smoke):

@@ -1,5 +1,6 @@
 """Commands of rules/train.smk: SFT, DPO, the choice of an adapter."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -34,10 +35,12 @@ def sft(
     work: Work,
 ) -> None:
     """Fine-tune on the preferred turns."""
+    from pbt_workflow.train.run import in_processes
     from pbt_workflow.train.sft import train_sft
 
     run = common.read_run(config)
-    train_sft(
+    train = partial(
+        train_sft,
         preferences,
         model,
         name=name,
@@ -53,6 +56,7 @@ def sft(
         report_to=run.runtime.report_to,
         project=run.run,
     )
+    in_processes(run.model(name).training_processes, train)
 
 
 @app.command()
@@ -70,9 +74,11 @@ def dpo(
 ) -> None:
     """Train on preferences from the SFT adapter; one adapter per epoch."""
     from pbt_workflow.train.dpo import train_dpo
+    from pbt_workflow.train.run import in_processes
 
     run = common.read_run(config)
-    train_dpo(
+    train = partial(
+        train_dpo,
         preferences,
         model,
         adapter,
@@ -89,6 +95,7 @@ def dpo(
         report_to=run.runtime.report_to,
         project=run.run,
     )
+    in_processes(run.model(name).training_processes, train)
 
 
 @app.command()

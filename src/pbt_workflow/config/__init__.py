@@ -1,7 +1,7 @@
 """The configuration: every key, its type, its default and what it means.
 
-Unknown keys are refused. Everything outside `runtime` and `models.*.gpus` can change a result;
-those two change only speed.
+Unknown keys are refused. Everything can change a result but `runtime`, `models.*.gpus`
+and `models.*.parallel`, which change only speed.
 """
 
 from pathlib import Path
@@ -34,6 +34,7 @@ from pbt_workflow.config.influence import (
     Veto,
 )
 from pbt_workflow.config.models import (
+    SPEED,
     Adapter,
     HttpSource,
     HubSource,
@@ -62,6 +63,7 @@ from pbt_workflow.config.world import Knowledge, World
 from pbt_workflow.errors import PbtError
 
 __all__ = [
+    "SPEED",
     "Adapter",
     "Agents",
     "Analysis",

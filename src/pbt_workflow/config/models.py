@@ -7,6 +7,8 @@ from pydantic import Field
 from pbt_workflow.config.base import Fraction, Name, Section, Seed, Text
 from pbt_workflow.config.world import Knowledge, World
 
+# Keys of a model that change only speed: a retrained model would be the same.
+SPEED = {"gpus", "parallel"}
 SOURCE_TYPES = (
     "hub",
     "path",
@@ -113,6 +115,11 @@ class Model(Section):
         "none", description="bitsandbytes quantisation of the base weights"
     )
     gpus: int = Field(0, ge=0, description="GPUs a job with this model asks for")
+    parallel: Literal["layers", "data"] = Field(
+        "layers",
+        description="training on several GPUs; layers: spread over them, in one process; data: a "
+        "process and a copy of the model on each, which share every batch",
+    )
     engine: Literal["transformers", "vllm"] = Field(
         "transformers", description="what runs the model in generation; see docs/engines.md"
     )
@@ -121,6 +128,11 @@ class Model(Section):
     def scripted(self) -> bool:
         """Whether there are no weights here, so that nothing can be trained."""
         return self.source.type in ("scripted", "scripted_assessor", "http")
+
+    @property
+    def training_processes(self) -> int:
+        """How many processes train it."""
+        return self.gpus if self.parallel == "data" else 1
 
 
 class Adapter(Section):

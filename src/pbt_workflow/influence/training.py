@@ -74,7 +74,7 @@ def train_iteration(
         "name": name,
         "iteration": iteration,
         "seed": seed,
-        "model": model.model_dump(exclude={"gpus"}),
+        "model": model.model_dump(exclude=config.SPEED),
         "train": settings.model_dump(),
         "rows": file_digest(rows),
         "previous": "" if previous is None else file_digest(previous / loading.ADAPTER_WEIGHTS),

@@ -68,7 +68,7 @@ def train_dpo(
         "stage": "dpo",
         "name": name,
         "seed": seed,
-        "model": model.model_dump(exclude={"gpus"}),
+        "model": model.model_dump(exclude=config.SPEED),
         "dpo": dpo.model_dump(exclude={"epochs"}),
         "epochs": epochs,
         "adapter": file_digest(Path(adapter) / loading.ADAPTER_WEIGHTS),
@@ -80,6 +80,8 @@ def train_dpo(
     trainer = make_trainer(policy, tokenizer, pairs, dpo, epochs, micro_batch, seed, work)
     trackers.follow(trainer, report_to, project, log)
     checkpoints = run.train(trainer, work)
+    if not run.is_main():
+        return
     if len(checkpoints) != epochs:
         raise PbtError(
             f"{epochs} epochs left {len(checkpoints)} checkpoints",

@@ -1,6 +1,7 @@
 """Base models and adapters, as training loads and publishes them."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from pbt_workflow.models import (
 def load_base(base: Path, model: config.Model):
     """A base model for training: on CUDA in its configured dtype, on a CPU in full precision.
 
+    One process spreads its layers over all GPUs; of several, each has the whole model on its own.
+
     With `quantization` the base weights are 4-bit (nf4) or 8-bit and frozen (QLoRA, Dettmers et
     al. 2023), and the layers that stay unquantised are in float32.
     """
@@ -26,6 +29,7 @@ def load_base(base: Path, model: config.Model):
     from transformers import BitsAndBytesConfig
 
     cuda = torch.cuda.is_available()
+    place = "auto" if "LOCAL_RANK" not in os.environ else {"": int(os.environ["LOCAL_RANK"])}
     quantization = {
         "none": None,
         "8bit": BitsAndBytesConfig(load_in_8bit=True),
@@ -39,7 +43,7 @@ def load_base(base: Path, model: config.Model):
         base,
         dtype=getattr(torch, model.dtype) if cuda else torch.float32,
         quantization_config=quantization,
-        device_map="auto" if cuda else None,
+        device_map=place if cuda else None,
     )
     if quantization is not None:
         from peft import prepare_model_for_kbit_training

@@ -2,8 +2,11 @@
 
 import json
 import math
+import os
 import shutil
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -17,13 +20,56 @@ SETTINGS = "settings.json"
 SUMMARIES = ("train_", "total_flos")
 
 
-def split_batch(batch_size: int, micro_batch: int) -> tuple[int, int]:
-    """(examples per forward pass, forward passes per step), with the effective batch unchanged.
+def in_processes(count: int, command: Callable[[], None]) -> None:
+    """Run a training command once, or in `count` processes that share every batch.
 
-    The first is the largest divisor of `batch_size` that is at most `micro_batch`.
+    For the latter this command line is started anew in each, with torchrun.
+
+    Args:
+        count: as many processes as GPUs; 0 and 1 are this process.
+        command: what a process does.
     """
-    micro = max(n for n in range(1, min(batch_size, micro_batch) + 1) if batch_size % n == 0)
-    return micro, batch_size // micro
+    if count < 2 or processes() > 1:
+        return command()
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    pbt = ["-m", "--", "pbt_workflow.cli", *sys.argv[1:]]
+    done = subprocess.run([*torchrun, f"--nproc-per-node={count}", *pbt], check=False)
+    if done.returncode:
+        raise PbtError(
+            f"one of {count} training processes failed",
+            where="config key `models.*.parallel`: data",
+            hint="its message is above; training goes on from its last checkpoint",
+        )
+
+
+def processes() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def split_batch(batch_size: int, micro_batch: int, processes: int = 1) -> tuple[int, int]:
+    """(examples per forward pass, forward passes per step) of each process, with the effective
+    batch unchanged.
+
+    The first is the largest that is at most `micro_batch` and leaves no remainder.
+
+    Raises:
+        PbtError: the batch cannot be shared evenly.
+    """
+    own = batch_size // processes
+    if own * processes != batch_size:
+        raise PbtError(
+            f"{processes} processes cannot share a batch of {batch_size}",
+            where="config key `train.*.batch_size`",
+            hint=f"make it a multiple of {processes}, or set `models.*.parallel: layers`",
+        )
+    micro = max(n for n in range(1, min(own, micro_batch) + 1) if own % n == 0)
+    return micro, own // micro
 
 
 def shared_arguments(
@@ -46,7 +92,7 @@ def shared_arguments(
     import torch
 
     cuda = torch.cuda.is_available()
-    micro, accumulation = split_batch(stage.batch_size, micro_batch)
+    micro, accumulation = split_batch(stage.batch_size, micro_batch, processes())
     return {
         "output_dir": str(work),
         "per_device_train_batch_size": micro,
@@ -58,6 +104,8 @@ def shared_arguments(
         "max_length": None,
         "optim": "paged_adamw_32bit" if cuda else "adamw_torch",
         "bf16": cuda,
+        # Without this, several processes on CPUs would not find each other.
+        "use_cpu": processes() > 1 and not cuda,
         "gradient_checkpointing": cuda,
         "gradient_checkpointing_kwargs": {"use_reentrant": False} if cuda else None,
         "dataloader_pin_memory": cuda,
@@ -71,7 +119,12 @@ def shared_arguments(
 
 
 def prepare_work(work: Path, settings: dict) -> None:
-    """Make the work folder, emptied if its checkpoints were made with other settings or data."""
+    """Make the work folder, emptied if its checkpoints were made with other settings or data.
+
+    Of several processes the main one does it, before the trainer brings them together.
+    """
+    if not is_main():
+        return
     work = Path(work)
     stored = work / SETTINGS
     text = json.dumps(settings, sort_keys=True, indent=2)
@@ -109,10 +162,19 @@ def train(trainer, work: Path) -> list[Path]:
     Raises:
         PbtError: the loss is no longer a number.
     """
-    checkpoints = complete_checkpoints(work)
-    if checkpoints:
+    if trainer.accelerator.num_processes != processes():
+        raise PbtError(
+            "the training processes do not see each other",
+            where=work,
+            hint="start them with torchrun, or leave it to `models.*.parallel`",
+        )
+    trainer.accelerator.wait_for_everyone()
+    with trainer.accelerator.main_process_first():
+        checkpoints = complete_checkpoints(work)
+    if checkpoints and is_main():
         print(f"resuming from {checkpoints[-1].name}", file=sys.stderr, flush=True)
     trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
+    trainer.accelerator.wait_for_everyone()
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     bad = [entry["step"] for entry in logged if not math.isfinite(entry["loss"])]
     if bad:

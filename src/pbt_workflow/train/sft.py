@@ -63,7 +63,7 @@ def train_sft(
         "stage": "sft",
         "name": name,
         "seed": seed,
-        "model": model.model_dump(exclude={"gpus"}),
+        "model": model.model_dump(exclude=config.SPEED),
         "lora": lora.model_dump(),
         "sft": sft.model_dump(),
         "preferences": file_digest(preferences),
@@ -87,6 +87,8 @@ def train_sft(
     )
     trackers.follow(trainer, report_to, project, log)
     checkpoints = run.train(trainer, work)
+    if not run.is_main():
+        return
     frame = run.log_frame(
         trainer.state.log_history, name=name, recipe=recipe, seed=seed, stage="sft"
     )

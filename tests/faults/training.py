@@ -1,0 +1,139 @@
+"""Training as jobs do it: killed at a random step, pre-empted, and shared by two processes.
+
+Each part starts Python anew, so it is not collected by itself: `make test-training`.
+"""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from test_train import curve, same_weights, weights, write_pairs
+
+from pbt_workflow.train import run
+
+ROWS = [
+    (f"What is {a} and {b}?", f"It is {a + b}.", f"It is {a * b}.")
+    for a, b in zip(range(2, 10), range(3, 11), strict=True)
+]
+CONFIG = {
+    "run": "killed",
+    "models": {"tiny": {"source": {"type": "tiny"}}},
+    "extraction": {"method": "short_answer"},
+    "evaluations": {"models": ["tiny"], "run": ["misinformation"]},
+    "train": {
+        "lora": {"rank": 4, "alpha": 8, "dropout": 0.1},
+        "sft": {"steps": 60, "learning_rate": 2e-2, "warmup_steps": 2, "batch_size": 4},
+        "dpo": {"epochs": 12, "learning_rate": 2e-3, "warmup_steps": 2, "batch_size": 4},
+    },
+    "runtime": {"training_batch": 2},
+}
+
+
+class Training:
+    """One folder of an SFT and a DPO training, with the commands as rules call them."""
+
+    def __init__(self, folder: Path, base: Path, changes: dict, sft: Path | None = None) -> None:
+        values = {key: {**CONFIG[key], **changes.get(key, {})} for key in CONFIG if key != "run"}
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.base, self.adapter = folder, base, sft or folder / "sft"
+        self.config = folder / "config.yaml"
+        self.config.write_text(yaml.safe_dump(values | {"run": "killed"}))
+        self.pairs = write_pairs(folder / "pairs.parquet", ROWS)
+
+    def command(self, stage: str) -> list[str]:
+        options = {
+            **{"config": self.config, "preferences": self.pairs, "model": self.base},
+            **{"name": "tiny", "recipe": "pbt", "seed": 12, "work": self.folder / f"{stage}.work"},
+            **{"log": self.folder / f"{stage}.parquet", "out": self.folder / stage},
+            **({"adapter": self.adapter} if stage == "dpo" else {}),
+        }
+        words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+        return [sys.executable, "-m", "pbt_workflow.cli", stage, *words]
+
+    def start(self, stage: str) -> subprocess.Popen:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        with open(self.folder / f"{stage}.log", "ab") as log:
+            return subprocess.Popen(
+                self.command(stage), stdout=log, stderr=log, env=environment, start_new_session=True
+            )
+
+    def finish(self, stage: str) -> "Training":
+        assert self.start(stage).wait(timeout=600) == 0, self.said(stage)
+        return self
+
+    def said(self, stage: str) -> str:
+        return (self.folder / f"{stage}.log").read_text()
+
+
+def last(stage: str, training: Training) -> Path:
+    folder = training.folder / stage
+    return folder if stage == "sft" else folder / f"epoch{CONFIG['train']['dpo']['epochs']}"
+
+
+def assert_same(stage: str, found: Training, expected: Training, **tolerance) -> None:
+    curves = [curve(training.folder / f"{stage}.parquet") for training in (found, expected)]
+    assert curves[0] == pytest.approx(curves[1], **tolerance)
+    same_weights(weights(last(stage, found)), weights(last(stage, expected)), **tolerance)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny_model, tmp_path_factory) -> Training:
+    training = Training(tmp_path_factory.mktemp("unbroken"), tiny_model, {})
+    return training.finish("sft").finish("dpo")
+
+
+@pytest.mark.parametrize(
+    ("stage", "signals"),
+    [
+        ("sft", [signal.SIGKILL]),
+        # As SLURM pre-empts, or ends what is over its time: it asks first.
+        ("dpo", [signal.SIGTERM, signal.SIGKILL]),
+    ],
+    ids=["sft-killed", "dpo-preempted"],
+)
+def test_training_goes_on_from_a_random_step(unbroken, tiny_model, tmp_path, stage, signals):
+    training = Training(tmp_path, tiny_model, {}, unbroken.folder / "sft")
+    work, wanted = tmp_path / f"{stage}.work", random.randint(1, 8)
+    process = training.start(stage)
+    deadline = time.monotonic() + 300
+    while len(seen(work)) < 2 or max(seen(work)) < wanted * 2:
+        assert process.poll() is None and time.monotonic() < deadline, training.said(stage)
+        time.sleep(0.02)
+    time.sleep(random.random() / 10)
+    for number in signals:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+    assert process.wait(timeout=60) == -signals[0]
+    assert not (tmp_path / stage).exists() and run.complete_checkpoints(work)
+    training.finish(stage)
+    assert "resuming from checkpoint-" in training.said(stage)
+    assert not work.exists()
+    assert_same(stage, training, unbroken, rel=1e-5, abs=1e-6)
+
+
+def seen(work: Path) -> list[int]:
+    return [int(path.name.split("-")[1]) for path in work.glob("checkpoint-*")] or [0]
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_two_processes_train_as_one_does(tiny_model, tmp_path, stage, unbroken):
+    made = {}
+    for name, parallel in (("one", "layers"), ("two", "data")):
+        model = {"source": {"type": "tiny"}, "gpus": 2, "parallel": parallel}
+        lora = {"lora": {"rank": 4, "alpha": 8, "dropout": 0.0}}
+        shorter = {
+            "sft": CONFIG["train"]["sft"] | {"steps": 6},
+            "dpo": CONFIG["train"]["dpo"],
+        }
+        changes = {"models": {"tiny": model}, "train": lora | shorter}
+        training = Training(tmp_path / name, tiny_model, changes, unbroken.folder / "sft")
+        made[name] = training.finish(stage)
+        assert not (training.folder / f"{stage}.work").exists()
+    assert_same(stage, made["two"], made["one"], rel=1e-4, abs=1e-5)
