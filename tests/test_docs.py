@@ -12,6 +12,7 @@ import pytest
 import typer
 import yaml
 
+from pbt_workflow import __version__
 from pbt_workflow.cli import app
 from pbt_workflow.config import load_config
 from pbt_workflow.evaluate.dialogues import load_dialogue
@@ -96,6 +97,23 @@ def test_named_files_are_there(page):
 def test_every_configuration_is_accepted(run, place, monkeypatch):
     monkeypatch.chdir(place)
     assert load_config(CONFIGS[run]).run == run
+
+
+@pytest.mark.parametrize(
+    "line", re.findall(r"`((?:train|evaluations): \{.*?\})` \|", TEXTS["README.md"])
+)
+def test_lines_that_add_something_are_accepted(line, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    values = yaml.safe_load((ROOT / "config/smoke.yaml").read_text(encoding="utf-8"))
+    ((section, keys),) = yaml.safe_load(line).items()
+    config = load_config(values | {section: values[section] | keys})
+    assert getattr(config, section) != getattr(load_config(values), section)
+
+
+def test_the_version_is_one():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["version"] == __version__
+    assert f"## [{__version__}]" in TEXTS["CHANGELOG.md"]
 
 
 @pytest.mark.workflow
