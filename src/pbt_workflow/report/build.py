@@ -101,7 +101,7 @@ def build_report(
             for name, title in NAMES.items()
         ),
         *(
-            (name, name, evaluation_section(found, name, examples.get(name, [])))
+            (f"dialogue-{name}", name, evaluation_section(found, name, examples.get(name, [])))
             for name in config.evaluations.dialogues.files
         ),
         ("analysis", "Changes of mind", None if analysis is None else analysis_section(analysis)),
