@@ -200,6 +200,19 @@ def test_a_truncated_table_is_refused_wherever_it_ends(table):
         assert table.read_bytes() == whole[:length]
 
 
+def test_a_table_of_another_schema_version_is_named_with_its_writer(tmp_path):
+    path = tmp_path / "funnel.parquet"
+    tables.write_table(tables.empty_frame("funnel"), path, "funnel")
+    table = pq.read_table(path)
+    later = {**table.schema.metadata, b"pbt.schema_version": b"99", b"pbt.version": b"7.0"}
+    pq.write_table(table.replace_schema_metadata(later), path)
+    with pytest.raises(PbtError) as error:
+        tables.read_table(path, "funnel")
+    assert "version 99" in error.value.what
+    assert "pbt_workflow 7.0" in error.value.where
+    assert "docs/artifacts.md" in error.value.hint
+
+
 def test_a_table_of_another_schema_is_refused(table):
     with pytest.raises(PbtError, match="holds a questions table where pairs is needed"):
         tables.read_table(table, "pairs")
@@ -393,16 +406,3 @@ def test_a_damaged_adapter_is_refused(adapter, tmp_path, name, damage):
     with pytest.raises(PbtError):
         models.fetch_adapter(PathSource(type="path", path=str(folder)), tmp_path / "linked")
     assert not (tmp_path / "linked").exists()
-
-
-def test_a_table_of_another_schema_version_is_named_with_its_writer(tmp_path):
-    path = tmp_path / "funnel.parquet"
-    tables.write_table(tables.empty_frame("funnel"), path, "funnel")
-    table = pq.read_table(path)
-    later = {**table.schema.metadata, b"pbt.schema_version": b"99", b"pbt.version": b"7.0"}
-    pq.write_table(table.replace_schema_metadata(later), path)
-    with pytest.raises(PbtError) as error:
-        tables.read_table(path, "funnel")
-    assert "version 99" in error.value.what
-    assert "pbt_workflow 7.0" in error.value.where
-    assert "docs/artifacts.md" in error.value.hint
