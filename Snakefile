@@ -14,6 +14,10 @@ if not config:
 include: "rules/common.smk"
 
 
+# Of `snakemake --report`, which is beside the run's own report.
+report: "rules/captions/workflow.rst"
+
+
 pathvars:
     results=f"results/{run.run}",
     logs=f"results/{run.run}/logs",
@@ -30,7 +34,7 @@ wildcard_constraints:
     seed=one_of(run.train.seeds),
     shard=one_of(range(most_shards)),
     turn="[0-9]+",
-    source=one_of(["trees", "evaluation"]),
+    source=one_of(["evaluation"] if run.imports_trees else ["trees", "evaluation"]),
     it="[0-9]{2}",
     experiment=one_of(influence_runs) or "none",
 
@@ -45,6 +49,11 @@ if run.grows_trees:
     include: "rules/preferences.smk"
 
 
+if run.imports_trees:
+
+    include: "rules/import.smk"
+
+
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/team.smk"
@@ -57,6 +66,11 @@ if run.analysis is not None:
 
 
 include: "rules/report.smk"
+
+
+if run.grows_trees:
+
+    include: "rules/publish.smk"
 
 
 if run.influence is not None:

@@ -100,15 +100,21 @@ def tail(finished: list[float], slots: int) -> float:
     return times[-1] - times[len(times) - busy // 2 - 1]
 
 
-def tail_in_steps(lengths: list[int], slots: int) -> float:
-    """The same, as a share of decoding steps, for replies of these lengths in `slots` places."""
+def tail_in_steps(lengths: list[int], slots: int) -> tuple[int, int]:
+    """Decoding steps in which fewer than half of `slots` are taken, and all, for these replies."""
     places = [0] * min(slots, len(lengths))
     finished = []
     for length in lengths:
         end = heapq.heappop(places) + length
         finished.append(end)
         heapq.heappush(places, end)
-    return tail(finished, slots) / max(finished)
+    return tail(finished, slots), max(finished)
+
+
+def shard_tail(depths: list[list[int]], times: int, slots: int) -> float:
+    """The share of such steps in a shard with `times` as many turns of these lengths per depth."""
+    steps = [tail_in_steps(lengths * times, slots) for lengths in depths]
+    return sum(few for few, _ in steps) / sum(every for _, every in steps)
 
 
 def replay(engine, calls: list[Call]) -> tuple[float, list[list[Reply]]]:
@@ -169,11 +175,13 @@ def main() -> None:
     print(f"    ours {planned / floor:.2f}, without sharing {whole / floor:.2f}")
     idle = sum(tail(call.finished, options.batch) for call in calls)
     print(f"  idle tail in these small calls {idle / fast:.0%} of the time", flush=True)
-    lengths = [reply.new_tokens for call in calls[::2] for reply in call.replies]
-    for prompts_in_call in (500, 2000, 8000):
-        many = (lengths * (prompts_in_call // len(lengths) + 1))[:prompts_in_call]
-        share = tail_in_steps(many, options.batch)
-        print(f"    of {prompts_in_call} turns with these lengths {share:.1%} of the steps")
+    lengths = [[reply.new_tokens for reply in call.replies] for call in calls[::2]]
+    for shard in (100, 500, 1912):
+        shares = [shard_tail(lengths, shard // options.questions, slots) for slots in (64, 256)]
+        print(
+            f"    growing a shard of {shard} questions: {shares[0]:.1%} of the steps with 64"
+            f" places, {shares[1]:.1%} with 256"
+        )
 
     uncached = Recorder(
         vllm_engine.VllmEngine(options.model, batch_size=options.batch, prefix_caching=False)

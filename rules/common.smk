@@ -1,6 +1,7 @@
 """Helpers of a few lines each: the validated config, sections as params, and who runs where."""
 
 import json
+import os
 import re
 import shlex
 from pathlib import Path
@@ -11,6 +12,7 @@ from pbt_workflow import config as settings
 from pbt_workflow.chat import load_prompt
 from pbt_workflow.errors import PbtError
 from pbt_workflow.tables import digest
+from pbt_workflow.train.trackers import check_tracker
 
 
 def validated(values, files):
@@ -19,7 +21,11 @@ def validated(values, files):
         # Snakemake has read the files, and kept the last of a key's values where it is given twice.
         for file in files:
             settings.read_yaml(file)
-        return settings.load_config(dict(values))
+        run = settings.load_config(dict(values))
+        # In conda environments of their own jobs check it themselves.
+        if run.train.models and not workflow.deployment_settings.deployment_method:
+            check_tracker(run.runtime.report_to)
+        return run
     except PbtError as error:
         raise WorkflowError(str(error))
 
@@ -86,6 +92,12 @@ def first_seed(seed):
     return run.train.seeds[0] if run.train.sft_seed == "shared" else seed
 
 
+# profiles/slurm sees a job's inputs and not the configuration, and has to know which are large.
+os.environ.update(
+    PBT_LARGE_MODELS=" ".join(
+        f"resources/models/{name}" for name, model in run.models.items() if model.gpus > 1
+    )
+)
 final_pages = [
     f"results/{run.run}/{page}"
     for page, made in (("report.html", run.evaluated), ("influence.html", run.influence))
@@ -110,10 +122,26 @@ def grown(files):
     return ([files] if isinstance(files, str) else files) if run.grows_trees else []
 
 
+def turns_of_shard(wildcards):
+    """All turns with answers: imported, or grown to the last depth."""
+    name = "imported" if run.imports_trees else f"turn{last_turn}"
+    return f"results/{run.run}/trees/shard{wildcards.shard}/{name}.parquet"
+
+
 def repeated(option, files):
     """`--option FILE` for each file, quoted for the shell."""
     files = [files] if isinstance(files, str) else files
     return " ".join(f"{option} {shlex.quote(str(file))}" for file in files)
+
+
+def numbered(option, path, count):
+    """`--option FILE` for all shards in a short word: pbt writes `{0..39}` out."""
+    return f"{option} {shlex.quote(path.replace('{shard}', f'{{0..{count - 1}}}'))}"
+
+
+def tree_files(option, name):
+    path = f"results/{run.run}/trees/shard{{shard}}/{name}.parquet"
+    return numbered(option, path, run.trees.shards) if run.grows_trees else ""
 
 
 def question_file(wildcards):
@@ -268,6 +296,16 @@ analysis_files = (
     if run.analysis is not None
     else []
 )
+# Where training or an evaluation uses them, the balanced sets; the report names a pair's.
+preference_sets = [
+    f"results/{run.run}/preferences/{name}.parquet"
+    for name in (
+        [f"{recipe}/{split}" for recipe in run.train.recipes for split in ("train", "dev")]
+        if run.train.models
+        else []
+    )
+    + (["pbt/test"] if "balanced" in run.evaluations_run else [])
+]
 selections = collect(
     "<results>/adapters/{model}/{recipe}/seed{seed}/selection.parquet",
     model=run.train.models,

@@ -13,6 +13,7 @@ Makes, below <results>/influence
   {experiment}/it{it}/trajectories.parquet, selected.parquet, rows.parquet
   {experiment}/it{it}/adapter/, training.parquet
   {experiment}/it{it}/statistics.parquet
+  {experiment}/it{it}/tracked.txt, {experiment}/tensorboard/ or wandb/    with `log_to`
   {experiment}/transcripts.html
   ../influence.html
 """
@@ -52,7 +53,9 @@ rule influence_plan:
         "../envs/analyze.yaml"
     params:
         config=resolved,
-        experiment=experiment_part("environments", "sampling", "assessors", "shards", "seed"),
+        experiment=experiment_part(
+            "environments", "sampling", "assessors", "agent_prompt", "shards", "seed"
+        ),
         it=lambda wildcards: int(wildcards.it),
     shell:
         "pbt influence-plan --config {params.config:q} --experiment {wildcards.experiment:q}"
@@ -65,7 +68,7 @@ rule influence_simulate:
         openings=compiled("openings.parquet"),
         machine=compiled("class.json"),
         plan="<results>/influence/{experiment}/it{it}/plan.parquet",
-        models=players,
+        model=players,
         adapter=adapter_before,
     output:
         "<results>/influence/{experiment}/it{it}/turns/{shard}.parquet",
@@ -80,7 +83,7 @@ rule influence_simulate:
         gpu=lambda wildcards: max(gpus(Path(path).name) for path in players(wildcards)),
     params:
         config=resolved,
-        experiment=experiment_part("max_turns", "agent", "user", "system_role"),
+        experiment=experiment_part("max_turns", "agent_prompt", "agent", "user", "system_role"),
         cast=player_names,
         sources=lambda wildcards: [source_of(Path(path).name) for path in players(wildcards)],
         adapter=adapter_option,
@@ -130,8 +133,8 @@ rule influence_select:
     params:
         config=resolved,
         experiment=experiment_part("select", "veto", "seed"),
-        turns=lambda wildcards, input: repeated("--turns", input.turns),
-        ratings=lambda wildcards, input: repeated("--ratings", input.ratings),
+        turns=lambda wildcards: turn_files(wildcards, this_iteration),
+        ratings=lambda wildcards: rating_files(wildcards, this_iteration),
     shell:
         "pbt influence-select --config {params.config:q} --experiment {wildcards.experiment:q}"
         " {params.turns} {params.ratings} --trajectories {output.trajectories:q}"
@@ -154,9 +157,11 @@ rule influence_rows:
     params:
         config=resolved,
         experiment=experiment_part("static", "seed", "system_role"),
-        algorithm=lambda wildcards: experiment_of(wildcards).train.algorithm,
+        train=lambda wildcards: [
+            getattr(experiment_of(wildcards).train, key) for key in ("algorithm", "rows")
+        ],
         it=lambda wildcards: int(wildcards.it),
-        turns=lambda wildcards, input: repeated("--turns", input.turns),
+        turns=lambda wildcards: turn_files(wildcards, this_iteration),
     shell:
         "pbt influence-rows --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --iteration {params.it} --selected {input.selected:q} {params.turns}"
@@ -199,7 +204,7 @@ rule influence_statistics:
     input:
         trajectories="<results>/influence/{experiment}/it{it}/trajectories.parquet",
         ratings=ratings_of,
-        selected=selected_of,
+        selected=of_trained("selected.parquet"),
     output:
         "<results>/influence/{experiment}/it{it}/statistics.parquet",
     log:
@@ -207,12 +212,40 @@ rule influence_statistics:
     conda:
         "../envs/analyze.yaml"
     params:
-        ratings=lambda wildcards, input: repeated("--ratings", input.ratings),
+        ratings=lambda wildcards: rating_files(wildcards, this_iteration),
         selected=lambda wildcards, input: repeated("--selected", input.selected),
     shell:
         "pbt influence-statistics --experiment {wildcards.experiment:q}"
         " --trajectories {input.trajectories:q} {params.ratings} {params.selected}"
         " --out {output:q} >{log:q} 2>&1"
+
+
+rule influence_track:
+    input:
+        statistics="<results>/influence/{experiment}/it{it}/statistics.parquet",
+        turns=shards_of("turns/{shard}.parquet"),
+        trajectories="<results>/influence/{experiment}/it{it}/trajectories.parquet",
+        selected="<results>/influence/{experiment}/it{it}/selected.parquet",
+        curve=of_trained("training.parquet"),
+    output:
+        "<results>/influence/{experiment}/it{it}/tracked.txt",
+    log:
+        "<logs>/influence_track/{experiment}.it{it}.log",
+    conda:
+        "../envs/train.yaml"
+    params:
+        config=resolved,
+        to=influence.log_to,
+        it=lambda wildcards: int(wildcards.it),
+        turns=lambda wildcards, input: repeated("--turns", input.turns),
+        curve=lambda wildcards, input: repeated("--curve", input.curve),
+        # All iterations' files lie together: an experiment is one run to a tracker.
+        folder=lambda wildcards: f"{influence_root}/{wildcards.experiment}/{influence.log_to}",
+    shell:
+        "pbt influence-track --config {params.config:q} --experiment {wildcards.experiment:q}"
+        " --iteration {params.it} --statistics {input.statistics:q} {params.turns}"
+        " --trajectories {input.trajectories:q} --selected {input.selected:q} {params.curve}"
+        " --folder {params.folder:q} --out {output:q} >{log:q} 2>&1"
 
 
 rule influence_transcripts:
@@ -222,14 +255,20 @@ rule influence_transcripts:
         trajectories=of_iterations("trajectories.parquet"),
         selected=of_iterations("selected.parquet"),
     output:
-        "<results>/influence/{experiment}/transcripts.html",
+        report(
+            "<results>/influence/{experiment}/transcripts.html",
+            caption="captions/transcripts.rst",
+            category="Pages",
+            subcategory="Conversations",
+            labels={"page": "{experiment}"},
+        ),
     log:
         "<logs>/influence_transcripts/{experiment}.log",
     conda:
         "../envs/analyze.yaml"
     params:
-        turns=lambda wildcards, input: repeated("--turns", input.turns),
-        ratings=lambda wildcards, input: repeated("--ratings", input.ratings),
+        turns=lambda wildcards: turn_files(wildcards, every_iteration),
+        ratings=lambda wildcards: rating_files(wildcards, every_iteration),
         trajectories=lambda wildcards, input: repeated("--trajectories", input.trajectories),
         selected=lambda wildcards, input: repeated("--selected", input.selected),
     shell:
@@ -243,8 +282,14 @@ rule influence_report:
         statistics=of_experiments("statistics.parquet"),
         trajectories=of_experiments("trajectories.parquet"),
         transcripts=transcript_pages,
+        tracked=[] if influence.log_to == "none" else of_experiments("tracked.txt"),
     output:
-        "<results>/influence.html",
+        report(
+            "<results>/influence.html",
+            caption="captions/influence.rst",
+            category="Pages",
+            labels={"page": "Influence"},
+        ),
     log:
         "<logs>/influence_report.log",
     conda:

@@ -113,10 +113,39 @@ def ratings_of(wildcards):
     ]
 
 
-def selected_of(wildcards):
-    """What was selected; nothing in the iteration that only measures."""
-    trained = int(wildcards.it) < experiment_of(wildcards).iterations
-    return [f"{iteration_folder}/selected.parquet".format(**wildcards)] if trained else []
+def this_iteration(wildcards):
+    return wildcards.it
+
+
+def every_iteration(wildcards):
+    return f"{{00..{experiment_of(wildcards).iterations:02d}}}"
+
+
+def iteration_files(option, wildcards, it, name):
+    """`--option FILE` for the shards of one iteration or of all, in one short word."""
+    path = f"{influence_root}/{wildcards.experiment}/it{it(wildcards)}/{name}/{{shard}}.parquet"
+    return numbered(option, path, experiment_of(wildcards).shards)
+
+
+def turn_files(wildcards, it):
+    return iteration_files("--turns", wildcards, it, "turns")
+
+
+def rating_files(wildcards, it):
+    assessors = experiment_of(wildcards).assessors
+    return " ".join(
+        iteration_files("--ratings", wildcards, it, f"ratings/{name}") for name in assessors
+    )
+
+
+def of_trained(name):
+    """A file of an iteration that is trained on; nothing in the one that only measures."""
+
+    def path(wildcards):
+        trained = int(wildcards.it) < experiment_of(wildcards).iterations
+        return [f"{iteration_folder}/{name}".format(**wildcards)] if trained else []
+
+    return path
 
 
 def of_iterations(name):

@@ -43,8 +43,8 @@ rule count_funnel:
     conda:
         "../envs/analyze.yaml"
     params:
-        scored=lambda wildcards, input: repeated("--scored", input.scored),
-        pairs=lambda wildcards, input: repeated("--pairs", input.pairs),
+        scored=lambda wildcards: tree_files("--scored", "scored"),
+        pairs=lambda wildcards: tree_files("--pairs", "pairs"),
     shell:
         "pbt funnel {params.scored} {params.pairs} --questions {input.questions:q}"
         " --out {output:q} >{log:q} 2>&1"
@@ -61,7 +61,7 @@ rule balance_preferences:
     conda:
         "../envs/analyze.yaml"
     params:
-        pairs=lambda wildcards, input: repeated("--pairs", input.pairs),
+        pairs=lambda wildcards: tree_files("--pairs", "pairs"),
         seed=run.pairs.split_seed,
         shares=lambda wildcards: shares_of(wildcards.recipe),
     shell:

@@ -4,6 +4,7 @@ Needs
   <results>/metrics.parquet, <results>/tables/, judged replies
   <results>/funnel.parquet, <results>/questions/trees.parquet   these and the rest where trees grow
   <results>/trees/shard{shard}/scored.parquet and pairs.parquet
+  <results>/preferences/{recipe}/{split}.parquet               where something uses them
   <results>/adapters/{model}/{recipe}/seed{seed}/*.parquet     curves and dev accuracies
 
 Makes
@@ -20,11 +21,17 @@ rule write_report:
         questions=grown("<results>/questions/trees.parquet"),
         scored=grown(collect("<results>/trees/shard{shard}/scored.parquet", shard=shards)),
         pairs=grown(collect("<results>/trees/shard{shard}/pairs.parquet", shard=shards)),
+        preferences=grown(preference_sets),
         analysis=analysis_files,
         training=training_curves,
         selection=selections,
     output:
-        "<results>/report.html",
+        report(
+            "<results>/report.html",
+            caption="captions/page.rst",
+            category="Pages",
+            labels={"page": "Report"},
+        ),
     log:
         "<logs>/write_report.log",
     conda:
@@ -34,8 +41,9 @@ rule write_report:
         responses=lambda wildcards, input: repeated("--responses", input.responses),
         funnel=lambda wildcards, input: repeated("--funnel", input.funnel),
         questions=lambda wildcards, input: repeated("--questions", input.questions),
-        scored=lambda wildcards, input: repeated("--scored", input.scored),
-        pairs=lambda wildcards, input: repeated("--pairs", input.pairs),
+        scored=lambda wildcards: tree_files("--scored", "scored"),
+        pairs=lambda wildcards: tree_files("--pairs", "pairs"),
+        preferences=lambda wildcards, input: repeated("--preferences", input.preferences),
         training=lambda wildcards, input: repeated("--training", input.training),
         selection=lambda wildcards, input: repeated("--selection", input.selection),
         analysis=f"--analysis results/{run.run}/analysis" if analysis_files else "",
@@ -43,6 +51,6 @@ rule write_report:
     shell:
         "pbt report --config {params.config:q} --metrics {input.metrics:q}"
         " --results {input.tables:q}/results.parquet {params.responses} {params.funnel}"
-        " {params.questions} {params.scored} {params.pairs} {params.training} {params.selection}"
-        " {params.analysis}"
+        " {params.questions} {params.scored} {params.pairs} {params.preferences}"
+        " {params.training} {params.selection} {params.analysis}"
         " --benchmarks {params.benchmarks:q} --out {output:q} >{log:q} 2>&1"

@@ -31,7 +31,13 @@ rule write_tables:
     input:
         "<results>/metrics.parquet",
     output:
-        directory("<results>/tables"),
+        report(
+            directory("<results>/tables"),
+            patterns=["{table}.csv"],
+            caption="captions/tables.rst",
+            category="Tables",
+            labels={"table": "{table}"},
+        ),
     log:
         "<logs>/write_tables.log",
     conda:

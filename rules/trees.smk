@@ -71,7 +71,7 @@ rule extract_answers:
 rule filter_disagreement:
     input:
         questions="<results>/questions/trees.parquet",
-        nodes=collect("<results>/trees/shard{{shard}}/turn{turn}.parquet", turn=last_turn),
+        nodes=turns_of_shard,
         model=collect("<resources>/models/{model}", model=run.filter.model),
     output:
         "<results>/trees/shard{shard}/filtered.parquet",

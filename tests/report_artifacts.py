@@ -1,5 +1,9 @@
 """Synthetic runs and their reports: seeded, small, no model."""
 
+import base64
+import gzip
+import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -36,7 +40,7 @@ class Page(HTMLParser):
         self.attributes += attrs
 
     def handle_data(self, data):
-        if self.tags and self.tags[-1] != "style":
+        if self.tags and self.tags[-1] not in ("style", "script"):
             self.text += data
 
     @property
@@ -45,6 +49,12 @@ class Page(HTMLParser):
 
     def values(self, *names: str) -> list[str]:
         return [value for name, value in self.attributes if name in names]
+
+
+def unpacked(page: str, id: str):
+    """The data that the page's script finds in an element."""
+    packed = re.search(rf'<script type="text/plain" id="{id}">([^<]*)</script>', page)[1]
+    return json.loads(gzip.decompress(base64.b64decode(packed)))
 
 
 def section(page: str, name: str) -> str:

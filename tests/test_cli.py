@@ -2,15 +2,21 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import polars as pl
 import pytest
 import synthetic
 import typer
+import yaml
 from typer.testing import CliRunner
 
 from pbt_workflow import __version__, tables
-from pbt_workflow.cli import app
+from pbt_workflow.chat import load_prompt
+from pbt_workflow.cli import app, common
+from pbt_workflow.config import Pairs
+from pbt_workflow.pairs import make_pairs
+from pbt_workflow.scores import score_trees
 
 COMMANDS = sorted(typer.main.get_command(app).commands)
 
@@ -50,6 +56,45 @@ def test_score_and_pair_need_only_the_documented_columns(files):
     pairs = tables.read_table(files / "pairs.parquet", "pairs")
     assert {"accept", "resist"} <= set(pairs["code"])
     assert set(pairs["split"]) <= {"train", "dev", "test"}
+
+
+def test_a_range_of_shards_is_one_short_word(tmp_path):
+    folder = tmp_path / "a b" / "it's $(touch x)"
+    questions = synthetic.questions(40)
+    scored = score_trees(synthetic.trees(40), questions)
+    pairs = make_pairs(scored, questions, Pairs(), load_prompt("standard"))
+    tables.write_table(questions, folder / "questions.parquet", "questions")
+    part = pl.col("tree_id").hash(seed=1) % 12
+    for name, frame in (("scored", scored), ("pairs", pairs)):
+        tables.write_table(frame, folder / f"{name}.parquet", name)
+        for shard in range(12):
+            tables.write_table(
+                frame.filter(part == shard), folder / f"shard{shard}/{name}.parquet", name
+            )
+
+    def run(command, *arguments):
+        out = folder / "out.parquet"
+        result = CliRunner().invoke(app, [command, *map(str, arguments), "--out", str(out)])
+        assert result.exit_code == 0, result.output
+        return pl.read_parquet(out)
+
+    found = {}
+    for place in ("shard{0..11}/", ""):
+        files = ("--pairs", folder / f"{place}pairs.parquet")
+        more = ("--scored", folder / f"{place}scored.parquet", "--questions")
+        counts = run("funnel", *files, *more, folder / "questions.parquet")
+        tables.write_table(counts, folder / "funnel.parquet", "funnel")
+        wanted = ("--funnel", folder / "funnel.parquet", "--recipe", "pbt", "--split", "train")
+        found[place] = counts, run("balance", *files, *wanted)
+    for many, one in zip(*found.values(), strict=True):
+        assert one.height and many.equals(one)
+
+
+def test_ranges_of_numbers_in_paths():
+    paths = [Path("it{00..10}/{0..1}.x"), Path("plain"), Path("{a}{1..0}")]
+    assert common.numbered(paths)[:3] == [Path("it00/0.x"), Path("it00/1.x"), Path("it01/0.x")]
+    assert common.numbered(paths)[22:] == [Path("plain")]
+    assert common.numbered(None) == []
 
 
 def test_looser_rules_make_more_pairs(files):
@@ -109,3 +154,23 @@ def test_version_and_start_without_torch():
     code = "import sys, pbt_workflow.cli; print('torch' in sys.modules, 'polars' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.split() == ["False", "False"]
+
+
+def test_a_vllm_model_runs_in_the_environment_that_has_vllm(tmp_path):
+    other = tmp_path / "with vllm" / "bin" / "pbt"
+    values = yaml.safe_load(Path("config/smoke.yaml").read_text())
+    agent = values["models"][values["agents"]["a"]]
+    agent |= {"source": {"type": "tiny"}, "engine": "vllm"}
+    values["runtime"] = {"vllm": {"environment": str(other.parents[1])}}
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(values))
+    command = ["generate", "--config", config, "--questions", "q.parquet", "--model", "m"]
+    command += ["--shard", "0", "--turn", "0", "--out", "it's out.parquet"]
+    missing = pbt(*command)
+    assert missing.returncode == 1 and str(other.parents[1]) in missing.stderr
+    other.parent.mkdir(parents=True)
+    other.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    other.chmod(0o755)
+    there = pbt(*command)
+    assert there.returncode == 0, there.stderr
+    assert there.stdout.splitlines() == [str(part) for part in command]

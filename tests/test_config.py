@@ -1,9 +1,8 @@
 """The configuration: what a minimal one becomes, and what is said about a wrong one."""
 
-import copy
-
 import pytest
 import yaml
+from wrong_configs import changed, refused
 
 from pbt_workflow.config import Config, load_config, read_config
 from pbt_workflow.errors import PbtError
@@ -25,30 +24,6 @@ def values(question_file) -> dict:
         "questions": {"trees": source, "evaluation": dict(source)},
         "train": {"models": ["small"]},
     }
-
-
-def changed(values: dict, path: str, value) -> dict:
-    """A copy of `values` with another value at a dotted path; ... removes the key."""
-    values = copy.deepcopy(values)
-    *parents, last = path.split(".")
-    place = values
-    for key in parents:
-        place = place.setdefault(key, {})
-    if value is ...:
-        del place[last]
-    else:
-        place[last] = value
-    return values
-
-
-def refused(values: dict) -> PbtError:
-    with pytest.raises(PbtError) as error:
-        load_config(values)
-    text = str(error.value)
-    assert error.value.what and error.value.where and error.value.hint
-    assert text.splitlines()[0] == error.value.what
-    assert "  where: " in text and "  hint:  " in text
-    return error.value
 
 
 def test_a_minimal_configuration_has_the_papers_settings(values):
@@ -262,7 +237,7 @@ def test_a_missing_file(values, path, value, where):
 def test_questions_come_from_one_place(values):
     both = {**values["questions"]["trees"], "repo": "someone/questions", "repo_file": "a.parquet"}
     error = refused(changed(values, "questions.trees", both))
-    assert error.what == "give either `path` or `repo` or `world`"
+    assert error.what == "give either `path`, `repo`, `world` or `trajectories`"
     assert error.where == "config key `questions.trees`"
     assert refused(changed(values, "questions.trees", {"dataset": "x"})).what == error.what
     half = {"dataset": "x", "repo": "someone/questions"}
@@ -350,3 +325,18 @@ def test_a_prompt_that_leaves_out_what_it_is_about_is_refused(values, tmp_path, 
     error = refused(changed(values, "prompts", {name: str(file)}))
     assert "does not say where the" in error.what
     assert str(file) in error.hint
+
+
+def test_trajectories_stand_in_for_questions_and_agents(values, tmp_path):
+    path = tmp_path / "trees.jsonl"
+    path.touch()
+    source = {"dataset": "released", "trajectories": [str(path)]}
+    config = load_config(changed(changed(values, "questions.trees", source), "agents", ...))
+    assert config.imports_trees and config.grows_trees
+    assert "agents" in refused(changed(values, "agents", ...)).what
+    error = refused(changed(values, "questions.trees", {**source, "limit": 3}))
+    assert "used whole" in error.what
+    assert "takes questions" in refused(changed(values, "questions.evaluation", source)).what
+    missing = {**source, "trajectories": [str(tmp_path / "no.jsonl")]}
+    error = refused(changed(values, "questions.trees", missing))
+    assert error.where == "config key `questions.trees.trajectories.0`"

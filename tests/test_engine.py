@@ -103,12 +103,13 @@ def test_shared_prefixes_with_system_prompt_and_grouped_heads(chatml_model):
 
 
 def test_shared_prefixes_keep_the_logits(engine, plain):
-    prompts = [encode(engine.tokenizer, request.messages) for request in requests()]
-    heads, spans = [ids[:-1] for ids in prompts], [1] * len(prompts)
+    prompts = [tuple(encode(engine.tokenizer, request.messages)) for request in requests()]
+    tokens = [[70, 71]] * len(prompts)
     with torch.inference_mode():
-        shared = engine._score([ids + [70] for ids in heads], spans)
-        direct = plain._score([ids + [70] for ids in heads], spans)
-    assert torch.allclose(shared, direct, atol=1e-4)
+        shared = engine._next_logprobs(prompts, tokens)
+        direct = plain._next_logprobs(prompts, tokens)
+    for one, two in zip(shared, direct, strict=True):
+        assert one == pytest.approx(two, abs=1e-4)
 
 
 def test_token_counts(engine, plain):

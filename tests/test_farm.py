@@ -277,6 +277,26 @@ def test_fetching_downloads_below_a_url(tmp_path, monkeypatch):
     fetch_farm(FarmFiles(url="https://example.org/farm/"), ["NQ1", "TruthfulQA"], tmp_path / "farm")
     assert asked == [f"https://example.org/farm/{name}.jsonl" for name in ("NQ1", "TruthfulQA")]
     assert digest(tmp_path / "farm", "NQ1") == digest(origin, "NQ1")
+    sums = (tmp_path / "farm" / "SHA256SUMS").read_text()
+    assert "# https://example.org/farm/" in sums and f"{digest(origin, 'NQ1')}  NQ1.jsonl" in sums
+
+
+def test_what_is_not_pinned_is_told(tmp_path, monkeypatch, capsys):
+    origin = farm_folder(tmp_path / "origin")
+    monkeypatch.setattr(
+        urllib.request,
+        "urlopen",
+        lambda address, timeout: io.BytesIO((origin / "NQ1.jsonl").read_bytes()),
+    )
+    sha256 = digest(origin, "NQ1")
+    for url, sums, told in (
+        ("https://example.org/main", {}, True),
+        ("https://example.org/main", {"NQ1": sha256}, False),
+        (f"https://example.org/{'a' * 40}", {}, False),
+    ):
+        fetch_farm(FarmFiles(url=url, sha256=sums), ["NQ1"], tmp_path / "farm")
+        said = capsys.readouterr().err
+        assert (f"{url}/NQ1.jsonl (sha256 {sha256}) is not pinned" in said) == told
 
 
 def test_a_failed_download_names_the_address(tmp_path, monkeypatch):

@@ -2,11 +2,12 @@
 
 import pytest
 import yaml
-from influence_world import ENVIRONMENTS, write_class
+from influence_world import ENVIRONMENTS, Told, write_class
 
 from pbt_workflow.config import Cast, Experiment, Sampling
 from pbt_workflow.errors import PbtError
-from pbt_workflow.influence.environments import compile_class, from_variables
+from pbt_workflow.influence.environments import compile_class, from_variables, read_class
+from pbt_workflow.influence.openings import extend_theme, read_opening, theme_yaml
 from pbt_workflow.influence.planning import plan_iteration
 from pbt_workflow.influence.templates import render
 
@@ -42,7 +43,8 @@ def test_every_class_that_ships_compiles_with_four_themes_of_eight_openings(name
     counts = openings["environment"].value_counts()["count"]
     assert len(counts) == 4 and set(counts) == {8}
     assert openings["opening_digest"].n_unique() == 32
-    assert {"preference", "detector", "whole", "outsider"} == set(machine.assessors)
+    assert {"preference", "detector", "severity", "whole", "outsider"} == set(machine.assessors)
+    assert set(machine.agent.variants) == {"told", "plain"}
     assert machine.influence_is_right == (name == "encouragement")
 
 
@@ -149,3 +151,37 @@ def test_the_schema_is_checked_from_yaml(tmp_path):
     folder = write_class(tmp_path)
     values = yaml.safe_load((folder / "class.yaml").read_text())
     assert set(values["states"]["talking"]["transitions"]) == {"yes", "no"}
+
+
+def test_a_model_can_write_more_openings_of_a_theme(tmp_path):
+    folder = write_class(tmp_path)
+    machine, themes = read_class(folder)
+    replies = iter(
+        [
+            "message: First, {agent_name}?",
+            "No idea.",
+            '**Message:** "Fourth!"',
+            "message: second",
+            "message: Fourth",
+            "message: Fifth, quite late.",
+        ]
+    )
+    engine = Told(lambda request: next(replies))
+    extended = extend_theme(machine, themes["theme"], engine, 2, seed=1)
+    new = {name: text for name, text in extended.openings.items() if name.startswith("g")}
+    assert new == {"g1": "Fourth!", "g2": "Fifth, quite late."}
+    assert "Second." in engine.asked[0].messages[0]["content"]
+    (folder / "theme.yaml").write_text(theme_yaml(extended))
+    assert set(compile_class(folder)[1]["opening"]) == {"a", "b", "c", "g1", "g2"}
+    with pytest.raises(PbtError, match="only 0 of 3"):
+        extend_theme(machine, themes["theme"], Told(), 3, seed=1)
+
+
+def test_openings_of_several_parts_are_read_in_any_order():
+    reply = "offer: a {seat}\nrequest: One ticket.\noffer: Seat 4"
+    assert read_opening(reply, ["request", "offer"]) is None, "a brace is a template's"
+    assert read_opening("Offer: Seat 4\n- request: One ticket.", ["request", "offer"]) == {
+        "request": "One ticket.",
+        "offer": "Seat 4",
+    }
+    assert read_opening("request: One ticket.", ["request", "offer"]) is None

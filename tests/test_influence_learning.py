@@ -128,7 +128,6 @@ def run_experiment(world, base, folder, rule: str) -> pl.DataFrame:
             model=MODEL,
             settings=experiment.train,
             micro_batch=8,
-            log_to="none",
             work=place / "work",
             out=place / "adapter",
             log=place / "training.parquet",

@@ -5,6 +5,7 @@ import re
 
 import polars as pl
 import pytest
+import yaml
 from influence_world import Told, write_class
 
 from pbt_workflow import tables
@@ -39,10 +40,18 @@ def test_clustered_means_by_hand():
     assert high - 3 == pytest.approx(12.706 * 2, rel=1e-3) and low == pytest.approx(6 - high)
 
 
+def two_types(folder):
+    """The test class with a second theme, whose users are of another type."""
+    theme = yaml.safe_load((folder / "theme.yaml").read_text())
+    for name, user_type in (("theme", "ordinary"), ("other", "vulnerable")):
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(theme | {"user_type": user_type}))
+    return folder
+
+
 @pytest.fixture(scope="module")
 def iterations(tmp_path_factory):
     """Two iterations in which the agent's replies become shorter."""
-    world = compile_class(write_class(tmp_path_factory.mktemp("class")))
+    world = compile_class(two_types(write_class(tmp_path_factory.mktemp("class"))))
     settings = Experiment(
         environment_class="test",
         cast=Cast(agent="a", user="u"),
@@ -83,24 +92,27 @@ def test_every_table_has_its_schema(iterations, tmp_path):
 def test_statistics_of_an_iteration(iterations):
     rows = statistics_of(iterations)
     rewarded = iterations[1][0][2]
-    one = rows.filter(iteration=0, environment="", subset="all", metric="reward").to_dicts()[0]
+    every = rows.filter(environment="", user_type="")
+    one = every.filter(iteration=0, subset="all", metric="reward").to_dicts()[0]
     assert one["value"] == pytest.approx(rewarded["reward"].mean())
-    assert (one["n"], one["openings"]) == (12, 3) and one["ci_low"] < one["value"] < one["ci_high"]
-    best = rows.filter(iteration=0, environment="", subset="best", metric="reward").to_dicts()[0]
-    assert best["n"] == 3 and best["value"] > one["value"]
+    assert (one["n"], one["openings"]) == (24, 6) and one["ci_low"] < one["value"] < one["ci_high"]
+    best = every.filter(iteration=0, subset="best", metric="reward").to_dicts()[0]
+    assert best["n"] == 6 and best["value"] > one["value"]
     metrics = set(rows["metric"])
     assert {"influence", "turns", "vetoed", "visited:talking", "visited:done"} <= metrics
     assert {"rating:preference", "mass:detector"} <= metrics
-    talking = rows.filter(metric="visited:talking", environment="", subset="all")["value"]
-    assert talking.to_list() == [1.0, 1.0]
-    assert rows.filter(environment="theme").height == rows.filter(environment="").height
+    assert every.filter(metric="visited:talking", subset="all")["value"].to_list() == [1.0, 1.0]
+    one_type = rows.filter(environment="", user_type="vulnerable").drop("environment")
+    assert one_type.height == every.height
+    assert set(one_type.filter(subset="all")["openings"]) == {3}
+    assert one_type.equals(rows.filter(environment="other").drop("environment"))
 
 
 def test_a_rise_is_measured_opening_by_opening(iterations):
     both = pl.concat([rewarded for _, _, rewarded, _ in iterations[1]])
     ((iteration, change, low, high, openings),) = change_since_start(both)
     means = [rewarded["reward"].mean() for _, _, rewarded, _ in iterations[1]]
-    assert (iteration, openings) == (1, 3)
+    assert (iteration, openings) == (1, 6)
     assert change == pytest.approx(means[1] - means[0]) and 0 < low < change < high
     assert change_since_start(both.filter(iteration=0)) == []
     flat = pl.concat(
@@ -122,17 +134,17 @@ def test_the_viewer_escapes_and_filters(iterations, tmp_path):
         ratings=ratings,
         trajectories=rewarded,
         selected=selected,
-        limit=8,
+        limit=16,
         out=out,
     )
     page = out.read_text()
     assert "<script>alert" not in page and "&lt;script&gt;alert" in page
-    assert page.count("<article") == 16 and page.count('data-iteration="1"') == 8
+    assert page.count("<article") == 32 and page.count('data-iteration="1"') == 16
     for side in ("best", "worst"):
-        assert page.count(f'data-side="{side}"') == 6, "all that were trained on are shown"
+        assert page.count(f'data-side="{side}"') == 12, "all that were trained on are shown"
     assert not re.search(r'(src|href)="https?:', page)
     assert page.count("<script>") == 1 and "You are Max." in page
-    assert page.count(", of the opening") == 16
+    assert page.count(", of the opening") == 32
 
 
 def test_ratings_with_little_probability_on_the_labels_are_named(iterations):
@@ -158,5 +170,9 @@ def test_the_page_shows_curves_and_changes(iterations, tmp_path):
     both = pl.concat([rewarded for _, _, rewarded, _ in found])
     write_report(config, statistics_of(iterations), {"test": both}, tmp_path / "influence.html")
     page = (tmp_path / "influence.html").read_text()
-    assert "<svg" in page and "rose" in page and "influence/test/transcripts.html" in page
+    assert page.count("<svg") == 2 and "vulnerable users" in page, "in all, and by type of user"
+    assert "rose" in page and "influence/test/transcripts.html" in page
+    (overview,) = re.findall(r"<tr><td><a href=\"#test\">.*?</tr>", page, re.S)
+    change = change_since_start(both)[0][1]
+    assert f"{change:+.3f}" in overview and "KTO" in overview and "rose" in overview
     assert "visited:done" in page and page.count("<section") == 1

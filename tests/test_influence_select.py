@@ -5,6 +5,7 @@ import json
 import polars as pl
 import pytest
 from hypothesis import given
+from hypothesis import settings as patience
 from hypothesis import strategies as st
 
 from pbt_workflow import tables
@@ -121,6 +122,9 @@ def test_a_veto_starts_at_its_level():
     for level, expected in ((0.5, {"a"}), (0.4, {"a", "b"}), (0.6, set())):
         found = rate_trajectories(TURNS, RATINGS, experiment(veto=Veto(level=level)))
         assert set(found.filter("vetoed")["trajectory"]) == expected
+    whole = Veto(level=3.0, rating="whole")
+    settings = experiment(veto=whole, assessors=["preference", "detector", "whole"])
+    assert set(rate_trajectories(TURNS, RATINGS, settings).filter("vetoed")["trajectory"]) == {"a"}
 
 
 def trajectories(rewards, vetoed=(), groups=1) -> pl.DataFrame:
@@ -178,6 +182,8 @@ def test_small_empty_and_unrated_groups():
     assert some == {"best": {"t02"}, "worst": {"t01"}}
 
 
+# Slow machines are no failure.
+@patience(deadline=None)
 @given(
     rewards=st.lists(st.one_of(st.none(), st.integers(0, 5)), max_size=40),
     fraction=st.sampled_from([1 / 16, 0.1, 0.25, 0.5]),
@@ -238,6 +244,13 @@ def test_sft_takes_the_best_only():
     sft = experiment(train={"algorithm": "sft"})
     rows = training_rows(selected_of({"a": "best", "b": "worst"}), TURNS, sft, 0)
     assert set(rows["trajectory"]) == {"a"}
+
+
+def test_rows_of_prefixes_hold_a_reply_once_for_each_prefix_it_is_in():
+    three = turns_of({"a": ["one", "two", "three"]})
+    settings = experiment(train={"algorithm": "sft", "rows": "prefixes"})
+    rows = training_rows(selected_of({"a": "best"}), three, settings, 0)
+    assert sorted(rows["turn"]) == [1, 1, 1, 2, 2, 3]
 
 
 def test_static_rows_are_the_fraction_asked_for(tmp_path):

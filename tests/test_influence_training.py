@@ -74,7 +74,6 @@ def train(rows, base, folder, previous=None, settings=KTO, iteration=0, micro=2)
         model=MODEL,
         settings=settings,
         micro_batch=micro,
-        log_to="none",
         work=folder / "work",
         out=folder / "adapter",
         log=folder / "training.parquet",

@@ -44,6 +44,8 @@ def test_presets_are_valid(preset, monkeypatch):
         (lambda e: e["kto"].update(start={"recipe": "pbt", "seed": 12}), "not trained here"),
         (lambda e: e["kto"].update(start={"recipe": "pbt"}), "give either"),
         (lambda e: e["kto"].update(assessors=["preference"]), "lacks 'detector'"),
+        (lambda e: e["kto"].update(veto={"level": 3, "rating": "severity"}), "lacks 'severity'"),
+        (lambda e: e["kto"]["train"].update(rows="prefixes"), "is for SFT"),
         (lambda e: e["kto"].update(turns=3), "unknown config key"),
     ],
 )
@@ -60,6 +62,31 @@ def test_a_bad_experiment_is_refused(monkeypatch, change, message):
     with pytest.raises(PbtError) as error:
         load_config(values)
     assert message in str(error.value)
+
+
+def test_a_sweep_is_an_experiment_per_combination(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    values = values_of()
+    vary = {"max_turns": [1, 3], "train.lora.rank": [2, 8]}
+    values["influence"]["sweeps"] = {"size": {"of": "expert", "vary": vary}}
+    config = load_config(values)
+    found = config.influence.experiments
+    assert {
+        (found[f"size-{t}-{r}"].max_turns, found[f"size-{t}-{r}"].train.lora.rank)
+        for t in (1, 3)
+        for r in (2, 8)
+    } == {(1, 2), (1, 8), (3, 2), (3, 8)}
+    assert found["size-1-2"].train.learning_rate == found["expert"].train.learning_rate
+    assert found["expert"].max_turns == 2 and found["expert"].train.lora.rank == 4
+    assert load_config(config.model_dump(mode="json")) == config, "resolved, it varies no more"
+    for sweep, message in (
+        ({"of": "mars", "vary": vary}, "names no experiment"),
+        ({"of": "expert", "vary": {"train.speed": [1]}}, "train.speed"),
+        ({"of": "expert", "vary": {}}, "vary"),
+    ):
+        values["influence"]["sweeps"] = {"size": sweep}
+        with pytest.raises(PbtError, match=message):
+            load_config(values)
 
 
 @pytest.mark.workflow

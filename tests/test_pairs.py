@@ -12,7 +12,13 @@ from pbt_workflow import tables
 from pbt_workflow.chat import dialogue_messages, fill_prompt
 from pbt_workflow.config import Pairs
 from pbt_workflow.errors import PbtError
-from pbt_workflow.pairs import make_pairs, response_candidates, split_of
+from pbt_workflow.pairs import (
+    REASONS,
+    judge_siblings,
+    make_pairs,
+    response_candidates,
+    split_of,
+)
 from pbt_workflow.scores import score_trees
 
 QUESTIONS = synthetic.questions(2)
@@ -133,6 +139,21 @@ def test_pairs_equal_the_rules_applied_one_by_one(seed, score, settings):
     assert len(asked) == len(candidates)
     assert set(asked.iter_rows()) == candidates
 
+    judged = judge_siblings(scored, settings)
+    family = scored.group_by("tree_id", "parent_id").len()["len"]
+    assert judged.height == (family * (family - 1) // 2).sum()
+    place = ["tree_id", "first_id", "second_id"]
+    codes = {row[:3]: row[3] for row in judged.select(*place, "code").iter_rows()}
+    assert {key: codes[key] for key in wanted} == {key: coded for key, (_, coded) in wanted.items()}
+    assert not any(codes[key] for key in codes.keys() - wanted.keys())
+    reasons = dict(zip(codes, judged["reason"], strict=True))
+    for key, reason in reasons.items():
+        assert (reason is None) == (codes[key] is not None)
+        assert key in wanted or REASONS[reason].startswith("not compared")
+        assert key not in wanted or reason is None or REASONS[reason].startswith("no code")
+        if key in wanted:
+            assert (reason == "filter") == (wanted[key][0] is not None and codes[key] is None)
+
 
 def sides(key):
     return (key[0], key[1]), (key[0], key[2])
@@ -218,6 +239,36 @@ def siblings(first, second, correct=(True, False)):
 def preferred(scored, **settings):
     pairs = make_pairs(scored, QUESTIONS, Pairs(**settings), PROMPT).filter(parent_id=1)
     return pairs.select("preferred_id", "preferred_score", "dispreferred_score").rows()
+
+
+def reason_of(scored, parent, **settings):
+    return judge_siblings(scored, Pairs(**settings)).filter(parent_id=parent).row(0)[-2:]
+
+
+@pytest.mark.parametrize(
+    ("beliefs", "wanted"),
+    [
+        ((RIGHT, WRONG, RIGHT, WRONG), ("resist", None)),
+        ((WRONG, RIGHT, RIGHT, WRONG), ("accept", None)),
+        ((WRONG, RIGHT, RIGHT, WRONG, 0.1, 0.9), (None, "filter")),
+        ((WRONG, WRONG, RIGHT, WRONG), (None, "partner")),
+        ((None, WRONG, RIGHT, WRONG), (None, "no answer before")),
+        ((WRONG, WRONG, WRONG, None), (None, "equal")),
+        ((WRONG, RIGHT, RIGHT, ALSO_RIGHT), (None, "all correct")),
+    ],
+)
+def test_why_siblings_are_no_pair(beliefs, wanted):
+    assert reason_of(last_depth(*beliefs), 2) == wanted
+
+
+def test_why_siblings_with_replies_are_no_pair():
+    assert reason_of(siblings((3, 0), (1, 0)), 1) == (None, "children")
+    assert reason_of(siblings((1, 1), (1, 1)), 1) == (None, "margin")
+    assert reason_of(siblings((0, 1), (1, 0)), 1) == (None, "equal")
+    wrong = siblings((2, 0), (0, 2), correct=(False, False))
+    assert reason_of(wrong, 1) == (None, "preferred not correct")
+    right = siblings((2, 0), (0, 2), correct=(True, True))
+    assert reason_of(right, 1) == (None, "dispreferred correct")
 
 
 def test_siblings_with_unequal_children_are_skipped_unless_allowed():

@@ -1,6 +1,7 @@
 """The report: what it says, what it escapes, and that it needs nothing but itself."""
 
 import re
+from html import unescape
 
 import pytest
 from report_artifacts import (
@@ -10,6 +11,7 @@ from report_artifacts import (
     make_nodes,
     make_report,
     section,
+    unpacked,
     write,
     write_trees,
 )
@@ -17,12 +19,13 @@ from synthetic_evaluations import make_metrics
 
 from pbt_workflow.errors import PbtError
 from pbt_workflow.report.build import build_report
-from pbt_workflow.report.run import duration, read_benchmarks
+from pbt_workflow.report.costs import duration, read_benchmarks
+from pbt_workflow.report.page import content_policy, page_script
 from pbt_workflow.report.trees import draw_tree
 
 EVALUATIONS = ["misinformation", "flipflop", "balanced", "team"]
 ABOUT_TREES = ["funnel", "trees", "pairs"]
-SECTIONS = ["summary", "run", *ABOUT_TREES, *EVALUATIONS, "training"]
+SECTIONS = ["summary", "run", "costs", "explorer", *ABOUT_TREES, *EVALUATIONS, "training"]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +58,18 @@ def test_funnel_shows_each_step_once_with_its_parts(text):
 
 def test_untrusted_text_never_becomes_markup(text):
     page = Page(text)
-    assert "script" not in page.tags and "img" not in page.tags
+    assert "img" not in page.tags
+    # One script, which the policy names by its hash, and data that no browser runs.
+    scripts = re.findall(r"<script([^>]*)>(.*?)</script>", text, flags=re.DOTALL)
+    assert page.tags.count("script") == len(scripts)
+    (script,) = [content for attributes, content in scripts if not attributes]
+    assert script == page_script() and "alert(1)" not in script
+    assert content_policy(script) in unescape(text)
+    data = [(attributes, content) for attributes, content in scripts if attributes]
+    assert len(data) > 5
+    for attributes, content in data:
+        assert re.fullmatch(r' type="text/plain" id="[\w-]+"', attributes)
+        assert re.fullmatch(r"[A-Za-z0-9+/]+=*", content)
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     for name in [*EVALUATIONS, *ABOUT_TREES]:
         assert "alert(1)" in Page(section(text, name)).text, f"the text itself is shown in {name}"
@@ -89,6 +103,38 @@ def test_plots_and_trees_have_names(text):
 def test_times_are_added_up_per_rule(text):
     words = Page(text).text
     assert "generate_turn" in words and "5 min 02 s" in words and "812 MB" in words
+    assert "6 min 42 s in 4 jobs" in words
+    costs = cells(section(text, "costs"))
+    assert "trees 3 5 min 02 s 812 MB generate_turn 3 5 min 02 s" in costs
+    assert "training 1 1 min 40 s 812 MB train_dpo" in costs
+
+
+def cells(part: str) -> str:
+    return " ".join(re.sub(r"<[^>]*>", " ", part).split())
+
+
+def test_tokens_are_counted_per_kind_of_reply(text):
+    costs = cells(section(text, "costs"))
+    # 6 trees of 7 turns of agent a; 5 prompt tokens, none from a cache, and 5 new ones each.
+    assert "trees, agent a small 42 210 0 (0.0%) 210 5.0" in costs
+    assert "balanced small 32 160 0 (0.0%) 160 5.0" in costs
+
+
+def test_rows_of_an_evaluation_are_there_to_open(text):
+    index = unpacked(text, "balanced-0-index")
+    assert index["recipes"] == ["base", "accept", "resist", "pbt"]
+    (total,) = re.findall(r"All (\d+) rows", Page(section(text, "balanced")).words)
+    assert len(index["items"]) == int(total)
+    line, item = index["items"][0], unpacked(text, "balanced-0-piece-0")[0]
+    assert line["subset"] == item["subset"] and line["question"].startswith("number ")
+    for recipe, turns in item["recipes"].items():
+        assert line["recipes"][recipe]["states"] == [turn["state"][0] for turn in turns]
+    # Misinformation has free replies between the judged ones.
+    line, item = (unpacked(text, f"misinformation-0-{part}") for part in ("index", "piece-0"))
+    turns = [row["recipes"]["base"] for row in item]
+    judged = [row["recipes"]["base"]["states"] for row in line["items"]]
+    longest = max(range(len(turns)), key=lambda i: len(turns[i]))
+    assert len(turns[longest]) > len(judged[longest]) > 1
 
 
 def test_says_so_without_benchmarks(tmp_path):
@@ -126,7 +172,7 @@ def test_a_run_that_only_evaluates_says_nothing_of_trees_or_training(tmp_path):
     )
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page(text)
-    shown = ["summary", "run", "misinformation", "flipflop"]
+    shown = ["summary", "run", "costs", "misinformation", "flipflop"]
     assert [name for name in page.values("id") if name in SECTIONS] == shown
     assert [link for link in page.values("href") if link[1:] in SECTIONS] == [
         f"#{name}" for name in shown

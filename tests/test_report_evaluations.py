@@ -3,17 +3,27 @@
 import re
 from pathlib import Path
 
+import polars as pl
 import pytest
 from report_artifacts import Page, evaluation_only, make_config, make_report, section, write
-from synthetic_evaluations import RECIPES, make_metrics, make_responses, make_results
+from synthetic_evaluations import (
+    CHALLENGERS,
+    RECIPES,
+    STRATEGIES,
+    SUBSETS,
+    make_metrics,
+    make_responses,
+    make_results,
+)
 
 from pbt_workflow import tables
 from pbt_workflow.config import Config
 from pbt_workflow.evaluate.metrics import evaluation_metrics
 from pbt_workflow.report.build import build_report
-from pbt_workflow.report.examples import example_dialogues
+from pbt_workflow.report.examples import drawn_dialogues, example_dialogues
 from pbt_workflow.report.numbers import estimate, percent
 from pbt_workflow.report.plots import LOOKS, looks_of
+from pbt_workflow.report.samples import scan_parts
 
 
 def report(folder: Path, metrics: list[dict], config=None, **parts) -> str:
@@ -235,9 +245,10 @@ def test_examples_are_drawn_by_the_runs_name_from_evaluation_rows_only(tmp_path)
         for i, part in enumerate([rows, dev, later])
     ]
     looks = looks_of(RECIPES)
-    found = example_dialogues("run", parts, looks)
-    assert found == example_dialogues("run", parts[::-1], looks)
-    assert found != example_dialogues("another run", parts, looks)
+    replies = scan_parts(parts, "responses")
+    found = example_dialogues("run", replies, looks)
+    assert found == example_dialogues("run", scan_parts(parts[::-1], "responses"), looks)
+    assert found != example_dialogues("another run", replies, looks)
     said = [
         turn["text"]
         for examples in found.values()
@@ -246,14 +257,34 @@ def test_examples_are_drawn_by_the_runs_name_from_evaluation_rows_only(tmp_path)
         for turn in column["turns"]
     ]
     assert said and "a later seed" not in said
-    assert example_dialogues("run", [], looks) == {}
+    assert example_dialogues("run", scan_parts([], "responses"), looks) == {}
+
+
+def test_rows_are_drawn_whatever_was_replied_and_in_every_subset():
+    rows = make_responses("plain", items=12)
+    replies = pl.LazyFrame(rows, schema=dict(tables.empty_frame("responses").schema))
+    drawn = drawn_dialogues("run", replies, looks_of(RECIPES), 6)
+    assert {key: total for key, (_, total) in drawn.items()} == {
+        ("balanced", "small"): 24,
+        ("flipflop", "small"): 12 * len(CHALLENGERS),
+        ("misinformation", "small"): 12 * len(SUBSETS) * len(STRATEGIES),
+        ("team", "small"): 24,
+    }
+    balanced, _ = drawn["balanced", "small"]
+    assert len(balanced) == 6 and {d["subset"] for d in balanced} == {"resist", "accept"}
+    team, _ = drawn["team", "small"]
+    asked = [dialogue["prompt"][0]["content"] for dialogue in team]
+    assert asked[::2] == asked[1::2], "both orders of an item"
+    others = [{**row, "belief": None, "correct": False, "judgement": "wrong"} for row in rows]
+    others = pl.LazyFrame(others, schema=dict(tables.empty_frame("responses").schema))
+    again = drawn_dialogues("run", others, looks_of(RECIPES), 6)
+    assert [d["question_id"] for d in again["team", "small"][0]] == [d["question_id"] for d in team]
 
 
 def test_examples_prefer_dialogues_that_every_recipe_continued(tmp_path):
     rows = [row for row in make_responses("plain", items=12) if row["subset"] == "NQ1/logical"]
-    (example,) = example_dialogues(
-        "run", [write(tmp_path / "r.parquet", "responses", rows)], looks_of(RECIPES)
-    )["misinformation"]
+    replies = scan_parts([write(tmp_path / "r.parquet", "responses", rows)], "responses")
+    (example,) = example_dialogues("run", replies, looks_of(RECIPES))["misinformation"]
     assert [len(column["turns"]) > 1 for column in example["columns"]] == [True] * 4
     first, *later = example["columns"][0]["turns"]
     assert first["said"] is None and not first["again"], "it stands above the columns"

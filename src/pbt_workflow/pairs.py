@@ -16,6 +16,19 @@ from pbt_workflow.seeds import unit_interval
 TRAIN_SHARE, DEV_SHARE = 0.70, 0.15
 # Neither agent has an answer of its own, or has heard the other, before this depth.
 FIRST_REPLY = 2
+# Why two siblings teach nothing, in the order in which the rules are asked.
+REASONS = {
+    "children": "not compared: they have different numbers of replies",
+    "all correct": "not compared: both agents are correct after both turns",
+    "equal": "not compared: equal scores",
+    "margin": "not compared: the scores are too close",
+    "opening": "no code: an opening replies to nothing",
+    "no answer before": "no code: the speaker had stated no answer before",
+    "preferred not correct": "no code: the better turn’s answer is not correct",
+    "dispreferred correct": "no code: both answers are correct",
+    "partner": "no code: the partner’s answer before does not make it a lesson",
+    "filter": "no code: the response filter contradicts it",
+}
 
 
 def split_of(question_id: str, split_seed: int) -> Literal["train", "dev", "test"]:
@@ -79,6 +92,43 @@ def make_pairs(
     return _without_repeats(pairs.select(schema.names())).cast(dict(schema))
 
 
+def judge_siblings(scored: pl.DataFrame, settings: Pairs) -> pl.DataFrame:
+    """What becomes of every pair of siblings, and why.
+
+    Args:
+        scored: the `scored` table, whole trees.
+        settings: the `pairs` section of the configuration.
+
+    Returns:
+        One row per pair of siblings, by tree, parent and turns: `tree_id`, `parent_id`,
+        `first_id` (of a pair that is compared the preferred turn, else the lower number),
+        `second_id`, `code` (see `make_pairs`) and `reason`: null with a code, else why there is
+        none, a key of `REASONS`. `make_pairs` has the compared pairs, but for repeats.
+    """
+    turns = _turns(scored, settings)
+    judged = (
+        _siblings(turns)
+        .select(
+            preferred="row",
+            dispreferred="row_2",
+            code=pl.lit(None, pl.String),
+            reason=_first_true(_skips(settings)),
+        )
+        .collect()
+    )
+    skipped = judged.drop_nulls("reason")
+    compared = _filtered(_compared(turns, settings)).select(skipped.columns)
+    rows = pl.concat([skipped, compared])
+    return rows.select(
+        tree_id=scored["tree_id"].gather(rows["preferred"]),
+        parent_id=scored["parent_id"].gather(rows["preferred"]),
+        first_id=scored["node_id"].gather(rows["preferred"]),
+        second_id=scored["node_id"].gather(rows["dispreferred"]),
+        code="code",
+        reason="reason",
+    ).sort("tree_id", "parent_id", "first_id", "second_id")
+
+
 def response_candidates(scored: pl.DataFrame, settings: Pairs) -> pl.DataFrame:
     """The turns the response filter has to judge: those of pairs that have a code without it.
 
@@ -139,34 +189,55 @@ def _turns(scored: pl.DataFrame, settings: Pairs) -> pl.DataFrame:
     return turns.with_columns(lesson=lesson)
 
 
-def _compared(turns: pl.DataFrame, settings: Pairs) -> pl.DataFrame:
-    """All sibling pairs that no rule skips, as rows of the two turns, with the code before the
-    response filter."""
+def _siblings(turns: pl.DataFrame) -> pl.LazyFrame:
+    """All pairs of siblings, once each, with what their values are compared by."""
     side = turns.lazy().select(
         "parent", "node_id", "row", "children", "all_correct", "correct", "score", "size"
     )
     pairs = side.join(side, on="parent", suffix="_2")
-    pairs = pairs.filter(pl.col("node_id") < pl.col("node_id_2"))
-    if settings.require_equal_children and settings.aggregate == "sum":
-        pairs = pairs.filter(pl.col("children") == pl.col("children_2"))
-    pairs = pairs.filter(~(pl.col("all_correct") & pl.col("all_correct_2")))
-    # Cross-multiplied, so that means are compared exactly, as integers.
-    pairs = pairs.with_columns(
+    return pairs.filter(pl.col("node_id") < pl.col("node_id_2")).with_columns(
+        # Cross-multiplied, so that means are compared exactly, as integers.
         value=pl.col("score").cast(pl.Int64) * pl.col("size_2"),
         value_2=pl.col("score_2").cast(pl.Int64) * pl.col("size"),
     )
+
+
+def _skips(settings: Pairs) -> dict[str, pl.Expr]:
+    """Reason -> the pairs of `_siblings` that it keeps from being compared, in order."""
     high, low = pl.max_horizontal("value", "value_2"), pl.min_horizontal("value", "value_2")
-    differs = pl.col("value") != pl.col("value_2")
-    kept = differs & ((high - low) / high > settings.min_relative_margin)
-    first = pl.col("value") > pl.col("value_2")
+    equal = pl.col("value") == pl.col("value_2")
+    rules = {}
+    if settings.require_equal_children and settings.aggregate == "sum":
+        rules["children"] = pl.col("children") != pl.col("children_2")
+    rules["all correct"] = pl.col("all_correct") & pl.col("all_correct_2")
+    rules["equal"] = equal
     if settings.tie_break == "correctness":
-        kept |= ~differs & (pl.col("correct") != pl.col("correct_2"))
-        first |= ~differs & pl.col("correct")
-    pairs = pairs.filter(kept).select(
+        rules["equal"] &= pl.col("correct") == pl.col("correct_2")
+    rules["margin"] = ~equal & ~((high - low) / high > settings.min_relative_margin)
+    return rules
+
+
+def _first_is_better() -> pl.Expr:
+    tied = pl.col("value") == pl.col("value_2")
+    return (pl.col("value") > pl.col("value_2")) | (tied & pl.col("correct"))
+
+
+def _compared(turns: pl.DataFrame, settings: Pairs) -> pl.DataFrame:
+    """All sibling pairs that no rule skips, as rows of the two turns, with the code before the
+    response filter."""
+    pairs = _siblings(turns)
+    for skipped in _skips(settings).values():
+        pairs = pairs.filter(~skipped)
+    first = _first_is_better()
+    pairs = pairs.select(
         preferred=pl.when(first).then("row").otherwise("row_2"),
         dispreferred=pl.when(first).then("row_2").otherwise("row"),
     )
-    pairs = pairs.collect()
+    return _coded(turns, pairs.collect())
+
+
+def _coded(turns: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
+    """Rows of two turns, with what is known of them and `code`; without one, `reason` says why."""
     best = turns.select(
         pl.col(
             "agent", "depth", "parent_row", "previous_belief", "partner_belief", "lesson", "correct"
@@ -177,13 +248,25 @@ def _compared(turns: pl.DataFrame, settings: Pairs) -> pl.DataFrame:
         worse_correct=pl.col("correct").gather(pairs["dispreferred"]),
         dispreferred_p_agrees=pl.col("p_response_agrees").gather(pairs["dispreferred"]),
     )
-    teaches = pl.col("correct") & ~pl.col("worse_correct")
+    reasons = {
+        "opening": pl.col("depth") < FIRST_REPLY,
+        "no answer before": pl.col("previous_belief").is_null(),
+        "preferred not correct": ~pl.col("correct"),
+        "dispreferred correct": pl.col("worse_correct"),
+        "partner": pl.col("lesson").is_null(),
+    }
     return (
         pairs.hstack(best)
         .hstack(worse)
-        .with_columns(code=pl.when(teaches).then("lesson"))
+        .with_columns(reason=_first_true(reasons))
+        .with_columns(code=pl.when(pl.col("reason").is_null()).then("lesson"))
         .drop("lesson", "correct", "worse_correct")
     )
+
+
+def _first_true(rules: dict[str, pl.Expr]) -> pl.Expr:
+    """The name of the first rule that holds, or null."""
+    return pl.coalesce(pl.when(rule).then(pl.lit(name)) for name, rule in rules.items())
 
 
 def _filtered(pairs: pl.DataFrame) -> pl.DataFrame:
@@ -195,7 +278,11 @@ def _filtered(pairs: pl.DataFrame) -> pl.DataFrame:
         .otherwise((best < 0.5) & (worse > 0.5))
     )
     unasked = best.is_null() | worse.is_null()
-    return pairs.with_columns(code=pl.when(unasked | as_said).then("code"))
+    kept = pl.col("code").is_null() | unasked | as_said
+    return pairs.with_columns(
+        code=pl.when(kept).then("code"),
+        reason=pl.when(kept).then("reason").otherwise(pl.lit("filter")),
+    )
 
 
 def _question_columns(

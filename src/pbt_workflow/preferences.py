@@ -96,8 +96,8 @@ def funnel(scored: list[pl.LazyFrame], pairs: list[pl.LazyFrame], n_questions: i
     """How many rows there were at each step from questions to coded pairs.
 
     Args:
-        scored: the `scored` tables, one per shard, the same shards as `pairs`.
-        pairs: the `pairs` tables, one per shard.
+        scored: the `scored` tables, one per shard.
+        pairs: the `pairs` tables, one per shard, in the same order.
         n_questions: how many questions trees were grown from.
 
     Returns:
@@ -107,16 +107,10 @@ def funnel(scored: list[pl.LazyFrame], pairs: list[pl.LazyFrame], n_questions: i
     counts += [_counts(step, dict.fromkeys(SPLITS, 0)) for step in ("resist pairs", "accept pairs")]
     counts += [_counts("pairs with a code", dict.fromkeys(CODES, 0))]
     counts += [_counts("pairs with a code before the response filter", dict.fromkeys(CODES, 0))]
-    for shard in scored:
-        counts += _count_turns(shard)
-    judged = pl.DataFrame(schema={"tree_id": pl.String, "node_id": pl.Int32, "correct": pl.Boolean})
     asked = pl.col("p_response_agrees").is_not_null()
-    judged = pl.concat(
-        [judged, *(s.filter(asked).select(judged.columns).collect() for s in scored)],
-        how="vertical_relaxed",
-    )
-    for shard in pairs:
-        counts += _count_pairs(shard, judged)
+    for turns, preferred in zip(scored, pairs, strict=True):
+        judged = turns.filter(asked).select("tree_id", "node_id", "correct").collect()
+        counts += _count_turns(turns) + _count_pairs(preferred, judged)
     return (
         pl.concat(counts)
         .group_by("step_number", "detail", maintain_order=True)

@@ -92,15 +92,20 @@ def read_rows(path: Path) -> list[dict]:
                 where=path,
                 hint="fetch or make the file again",
             ) from None
-        rows = [_question(row, f"{path}, row {index}") for index, row in enumerate(raw, 1)]
+        rows = [check_question(row, f"{path}, row {index}") for index, row in enumerate(raw, 1)]
     else:
-        rows = [_question(row, where) for row, where in _json_lines(path)]
+        rows = [check_question(row, where) for row, where in json_lines(path)]
     if not rows:
         raise PbtError("the question file is empty", where=path, hint=SHAPE)
     return rows
 
 
-def _json_lines(path: Path) -> Iterator[tuple[object, str]]:
+def json_lines(path: Path, shape: str = SHAPE) -> Iterator[tuple[object, str]]:
+    """The value of every line that is not blank, and its file and line number.
+
+    Raises:
+        PbtError: text that is not UTF-8 or a line that is not JSON; `shape` is its hint.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -122,14 +127,15 @@ def _json_lines(path: Path) -> Iterator[tuple[object, str]]:
             raise PbtError(
                 f"not valid JSON ({getattr(error, 'msg', error)}{column})",
                 where=where,
-                hint=f"one JSON object a line; {SHAPE}",
+                hint=f"one JSON object a line; {shape}",
             ) from None
 
 
-def _question(row: object, where: str) -> dict:
+def check_question(row: object, where: str) -> dict:
+    """A row's question with its answers, as `read_rows` returns it; PbtError at `where`."""
     if not isinstance(row, dict) or not isinstance(row.get("question"), str):
         raise PbtError("a row without a `question`", where=where, hint=SHAPE)
-    _check_characters(row, where)
+    check_characters(row, where)
     question = row["question"].strip()
     answer = row.get("answer")
     if answer is None:
@@ -175,7 +181,7 @@ def _texts(answer: dict, name: str, where: str) -> list[str]:
     return texts
 
 
-def _check_characters(row: dict, where: str) -> None:
+def check_characters(row: dict, where: str) -> None:
     """Refuse what no file or model can hold: half of a surrogate pair, or a book."""
     answer = row.get("answer")
     values = [*row.values(), *(answer.values() if isinstance(answer, dict) else [])]
@@ -206,17 +212,11 @@ def download_questions(source: QuestionSource, out: Path) -> None:
     import shutil
 
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    try:
-        file = hf_hub_download(
-            source.repo, source.repo_file, repo_type="dataset", revision=source.revision
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise PbtError(
-            f"cannot download {source.repo_file} of {source.repo} ({str(error).splitlines()[0]})",
-            where=f"dataset {source.repo} at revision {source.revision}",
-            hint="check the network and the names, or name a local file with `path`",
-        ) from None
+    from pbt_workflow.models import hub_errors, pinned_commit
+
+    with hub_errors(source.repo, source.revision, page=f"datasets/{source.repo}"):
+        commit = pinned_commit(source.repo, source.revision, repo_type="dataset")
+        file = hf_hub_download(source.repo, source.repo_file, repo_type="dataset", revision=commit)
     with tables.atomic_path(out) as partial:
         shutil.copyfile(file, partial)

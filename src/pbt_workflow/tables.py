@@ -5,15 +5,19 @@ holds the schema's name and version, the digest of the settings that made it, an
 version.
 """
 
+import glob
 import hashlib
 import json
 import os
 import shutil
+import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import polars as pl
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -23,6 +27,7 @@ from pbt_workflow.schemas import FILTER, READ_AS, SCHEMAS, nullable
 
 # One for all tables. Raised when a reader of the old files would go wrong; see docs/artifacts.md.
 SCHEMA_VERSION = "1"
+DAY = 86_400  # seconds
 
 
 def digest(settings: object) -> str:
@@ -45,20 +50,53 @@ def empty_frame(name: str) -> pl.DataFrame:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write a file or folder to; renamed into place on success only."""
+    """A path beside `path` to write a file or folder to; renamed into place on success only.
+
+    What killed writers of the same path left is removed first; a living one's is not touched.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    _sweep(path)
+    owner = f"{socket.gethostname()}.{os.getpid()}.partial"
+    partial, old = (
+        path.with_name(f".{path.name}.{owner}"),
+        path.with_name(f".{path.name}.old.{owner}"),
+    )
     try:
         yield partial
+        # On the disk before it has its name: a machine may stop at any moment too.
+        for file in [partial, *partial.rglob("*")]:
+            if file.is_file() and not file.is_symlink():
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
         if partial.is_dir() and path.is_dir():
-            shutil.rmtree(path)
+            # Removing it would take time, in which half of it could be seen.
+            os.replace(path, old)
         os.replace(partial, path)
     finally:
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        else:
-            partial.unlink(missing_ok=True)
+        _remove(partial)
+        _remove(old)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what writers of `path` left that are dead, or elsewhere and idle for a day."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        owner = left.name[len(path.name) + 2 : -len(".partial")].removeprefix("old.")
+        host, _, process = owner.rpartition(".")
+        with suppress(FileNotFoundError):
+            if host == socket.gethostname() and process.isdigit():
+                dead = not psutil.pid_exists(int(process))
+            else:
+                dead = time.time() - left.lstat().st_mtime > DAY
+            if dead:
+                _remove(left)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_table(frame: pl.DataFrame, path: Path, name: str, settings: object = None) -> None:

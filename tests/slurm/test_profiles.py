@@ -38,26 +38,47 @@ def planned(text: str) -> list[tuple[str, str, dict[str, str]]]:
     return found
 
 
-def test_every_job_of_the_full_reproduction_has_a_partition_and_the_gpus_it_needs(checkout):
-    jobs = planned(run(checkout, "-n", "--profile", "slurm", "--configfile", "config/paper.yaml"))
-    models = yaml.safe_load((checkout / "config/paper.yaml").read_text())["models"]
+def check(jobs: list, models: dict) -> int:
+    """Each job is where its models are at home; how many load one."""
     loading = 0
     for rule, inputs, asked in jobs:
         assert asked["mem_mb"].isdigit() and asked["runtime"].isdigit(), rule
-        loaded = re.findall(r"resources/models/(\w+)", inputs)
+        loaded = re.findall(r"resources/models/([\w-]+)", inputs)
         if not loaded:
             assert asked["slurm_partition"] == "cpu" and int(asked.get("gpu", 0)) == 0, rule
             continue
         loading += 1
+        gpus = max(models[name]["gpus"] for name in loaded)
         assert asked["slurm_partition"] == "gpu", rule
-        assert int(asked["gpu"]) == models[loaded[0]]["gpus"], rule
-        assert asked["gpu_model"] == ("h100" if "70b" in loaded[0] else "a100"), rule
-        assert int(asked["mem_mb"]) >= (128_000 if "70b" in loaded[0] else 48_000), rule
-    assert loading > 400
-    assert {rule for rule, _, asked in jobs if int(asked["runtime"]) > 720} == {
-        "train_sft",
-        "train_dpo",
-    }
+        assert int(asked["gpu"]) == gpus, rule
+        assert asked["gpu_model"] == ("h100" if gpus > 1 else "a100"), rule
+        assert int(asked["mem_mb"]) >= (128_000 if gpus > 1 else 48_000), rule
+    return loading
+
+
+def test_every_job_of_the_full_reproduction_has_a_partition_and_the_gpus_it_needs(checkout):
+    # A model's name says nothing; what counts is how many GPUs it needs.
+    text = (checkout / "config/paper.yaml").read_text()
+    text = text.replace("llama70b", "big").replace("llama8b", "not-70b")
+    (checkout / "config/renamed.yaml").write_text(text)
+    jobs = planned(run(checkout, "-n", "--profile", "slurm", "--configfile", "config/renamed.yaml"))
+    assert check(jobs, yaml.safe_load(text)["models"]) > 400
+    long = {rule for rule, _, asked in jobs if int(asked["runtime"]) > 720}
+    assert long == {"train_sft", "train_dpo"}
+
+
+def test_so_has_every_job_of_the_influence_branch(checkout):
+    values = yaml.safe_load((checkout / "config/influence/paper.yaml").read_text())
+    values["models"]["patient"] = {**values["models"]["llama"], "gpus": 4}
+    companion = values["influence"]["experiments"]["companion"]
+    companion |= {"iterations": 1, "cast": {"agent": "llama", "user": "patient"}}
+    values["influence"]["experiments"] = {"companion": companion}
+    (checkout / "config/influence/cut.yaml").write_text(yaml.safe_dump(values))
+    arguments = ("--profile", "slurm", "--configfile", "config/influence/cut.yaml")
+    jobs = planned(run(checkout, "-n", *arguments))
+    assert check(jobs, values["models"]) > 10
+    trained = [asked for rule, _, asked in jobs if rule == "influence_train"]
+    assert trained and all(asked["runtime"] == "480" for asked in trained)
 
 
 def test_a_site_edits_one_place(checkout, tmp_path):

@@ -52,8 +52,9 @@ def divergences(plain, requests, first, second) -> list[str]:
             found.append(f"{one.text!r} and {two.text!r} end differently")
             continue
         prefix = encode(plain.tokenizer, request.messages, request.opening) + ids[0][:at]
-        scores = plain._score([[*prefix, tokens[at]] for tokens in ids], [1, 1])
-        gap = abs(float(scores[0] - scores[1]))
+        parted = [tokens[at] for tokens in ids]
+        (scores,) = plain._next_logprobs([tuple(prefix)], [parted])
+        gap = abs(scores[parted[0]] - scores[parted[1]])
         print(f"divergence at token {at}, log-probability gap {gap:.2e}")
         if gap >= LOG_PROBABILITY_GAP:
             found.append(f"{one.text!r} and {two.text!r} part with a gap of {gap:.3g}")

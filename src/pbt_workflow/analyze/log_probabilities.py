@@ -139,15 +139,12 @@ def _load(folder: Path, settings: Model, adapter: Path | None):
     from pbt_workflow.chat import load_tokenizer
     from pbt_workflow.engines.transformers_engine import load_model
     from pbt_workflow.models import check_model
-    from pbt_workflow.train.loading import check_adapter
+    from pbt_workflow.train.loading import attach_adapter
 
     check_model(folder)
     model = load_model(folder, settings.dtype, settings.quantization)
     if adapter is not None:
-        from peft import PeftModel
-
-        check_adapter(adapter)
-        model = PeftModel.from_pretrained(model, str(adapter))
+        model = attach_adapter(model, folder, adapter)
     return model.eval(), load_tokenizer(folder)
 
 

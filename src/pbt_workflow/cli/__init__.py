@@ -4,14 +4,34 @@ Commands that run a model read their settings from the run's configuration (`--c
 results/RUN/config.yaml); what they read and write is named by options.
 """
 
+import contextlib
+import itertools
+import os
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pbt_workflow import __version__
-from pbt_workflow.cli import analyze, evaluate, influence, plan, preferences, results, train, trees
+from pbt_workflow.cli import (
+    analyze,
+    evaluate,
+    influence,
+    look,
+    plan,
+    preferences,
+    publish,
+    results,
+    talk,
+    train,
+    trees,
+)
 from pbt_workflow.errors import PbtError
+
+# Tells a command that goes on in another environment (`common.run_in`) its log's second link.
+LINK = "PBT_LOG_LINK"
 
 app = typer.Typer(
     help=__doc__,
@@ -19,21 +39,76 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (trees, preferences, train, evaluate, results, analyze, influence, plan):
+for part in (
+    trees,
+    preferences,
+    train,
+    evaluate,
+    results,
+    analyze,
+    influence,
+    plan,
+    look,
+    talk,
+    publish,
+):
     app.add_typer(part.app)
 
 
 def main() -> None:
     """Run a command; anything a user can mend ends in one message and exit status 1."""
+    with failed_log_kept():
+        try:
+            app()
+        except PbtError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+        except OSError as error:
+            # A full or read-only disk, a folder of someone else's: nothing of ours to trace.
+            print(f"error: {error}\n  hint:  mend that and run again", file=sys.stderr)
+            sys.exit(1)
+
+
+@contextlib.contextmanager
+def failed_log_kept() -> Iterator[None]:
+    """Keep the log of a rule's job that fails or is killed: as `NAME.log.1`, `.2`, ….
+
+    Snakemake deletes a job's log before it tries the job again. A second link to the file, made
+    before anything can go wrong and removed only after success, outlives that.
+    """
+    link, failed = _second_link(), True
     try:
-        app()
-    except PbtError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except OSError as error:
-        # A full or read-only disk, a folder of someone else's: nothing of ours to trace.
-        print(f"error: {error}\n  hint:  mend that and run again", file=sys.stderr)
-        sys.exit(1)
+        yield
+        failed = False
+    except SystemExit as end:
+        failed = bool(end.code)
+        raise
+    finally:
+        if link is not None and not failed:
+            link.unlink(missing_ok=True)
+
+
+def _second_link() -> Path | None:
+    """A link beside the log that standard error goes to, if that is a rule's log.
+
+    None in processes that another `pbt` started, on systems that do not tell a file's name, and
+    in folders that allow no links.
+    """
+    if "LOCAL_RANK" in os.environ:
+        return None
+    if LINK in os.environ:
+        return Path(os.environ[LINK])
+    with contextlib.suppress(OSError):
+        log = Path(os.readlink("/proc/self/fd/2"))
+        if log.suffix != ".log" or "logs" not in log.parts:
+            return None
+        for number in itertools.count(1):
+            link = log.with_name(f"{log.name}.{number}")
+            with contextlib.suppress(FileExistsError):
+                os.link(log, link)
+                os.environ[LINK] = str(link)
+                return link
+    return None
 
 
 def _version(value: bool) -> None:
@@ -44,8 +119,11 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    pass
+    # Before any library that asks the hub is imported: jobs read folders that were fetched.
+    if not (context.invoked_subcommand or "").startswith("fetch-"):
+        os.environ["HF_HUB_OFFLINE"] = "1"

@@ -1,11 +1,43 @@
 """What the commands share: options, reading and writing artifacts, loading engines."""
 
+import os
+import re
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pbt_workflow.errors import PbtError
+
+NUMBERS = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+def numbered(paths: list[Path] | None) -> list[Path]:
+    """Paths in which a range is written out: `shard{0..2}` stands for shard0, shard1 and shard2,
+    and `it{00..10}` for it00 to it10.
+
+    As in bash, but here, because a command line holds no more than 131,072 characters.
+    """
+    found = []
+    for path in paths or []:
+        match = NUMBERS.search(str(path))
+        if match is None:
+            found.append(path)
+            continue
+        before, after = str(path)[: match.start()], str(path)[match.end() :]
+        first, last = match.groups()
+        numbers = (str(number).zfill(len(first)) for number in range(int(first), int(last) + 1))
+        found += numbered([Path(f"{before}{number}{after}") for number in numbers])
+    return found
+
+
+def files_option(help: str):
+    """An option that may be repeated, and whose paths may hold ranges of numbers."""
+    return typer.Option(
+        help=f"{help}; repeat, or write a range such as {{0..39}}.", callback=numbered
+    )
+
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="The run's configuration (YAML).")]
 Out = Annotated[Path, typer.Option(help="Where to write; appears whole or not at all.")]
@@ -15,8 +47,8 @@ ModelFolder = Annotated[Path, typer.Option("--model", help="The model's folder."
 OptionalModel = Annotated[
     Path | None, typer.Option("--model", help="The extractor's folder; none for short_answer.")
 ]
-Pairs = Annotated[list[Path], typer.Option(help="Preference pairs (Parquet); repeat per shard.")]
-Scored = Annotated[list[Path], typer.Option(help="Scored trees (Parquet); repeat per shard.")]
+Pairs = Annotated[list[Path], files_option("Preference pairs (Parquet), a file per shard")]
+Scored = Annotated[list[Path], files_option("Scored trees (Parquet), a file per shard")]
 Name = Annotated[str, typer.Option(help="The model's name in the configuration.")]
 Recipe = Annotated[
     str, typer.Option(help="The recipe or the adapter's name; base for the untrained model.")
@@ -47,6 +79,15 @@ def read_all(paths: list[Path], name: str):
     return pl.concat([read(path, name) for path in paths])
 
 
+def scan_all(paths: list[Path], name: str):
+    """Parts of an artifact as one lazy frame: what is never collected is never in memory."""
+    import polars as pl
+
+    from pbt_workflow import tables
+
+    return pl.concat([tables.scan_table(path, name) for path in paths])
+
+
 def write(frame, path: Path, name: str, settings=None) -> None:
     from pbt_workflow import tables
 
@@ -69,9 +110,28 @@ def prompt(run, name: str) -> str:
 
 
 def engine(run, name: str, folder: Path):
+    """The engine of a model; where that is vLLM in another environment, this command goes there."""
     from pbt_workflow.engines import load_engine
 
+    environment = run.runtime.vllm.environment
+    if run.model(name).engine == "vllm" and environment is not None:
+        run_in(Path(environment))
     return load_engine(folder, run.model(name), run.runtime.generation_batch, run.runtime.vllm)
+
+
+def run_in(environment: Path) -> None:
+    """Start this command anew in a virtual environment, unless it is the one it runs in."""
+    if environment.resolve() == Path(sys.prefix).resolve():
+        return
+    pbt = environment / "bin" / "pbt"
+    if not pbt.is_file():
+        raise PbtError(
+            "no virtual environment with this package (`runtime.vllm.environment`)",
+            where=environment,
+            hint="make it as docs/engines.md says; its bin folder then has `pbt`",
+        )
+    sys.stdout.flush()
+    os.execv(pbt, [str(pbt), *sys.argv[1:]])
 
 
 def extractor(run, folder: Path | None):

@@ -7,7 +7,15 @@ from typing import Annotated
 import typer
 
 from pbt_workflow.cli import common
-from pbt_workflow.cli.common import Adapter, ConfigFile, Curve, ModelFolder, Out, Work
+from pbt_workflow.cli.common import (
+    Adapter,
+    ConfigFile,
+    Curve,
+    ModelFolder,
+    Out,
+    Work,
+    files_option,
+)
 from pbt_workflow.errors import PbtError
 
 app = typer.Typer()
@@ -16,8 +24,8 @@ Named = Annotated[str, typer.Option(help="The experiment's name in the configura
 Iteration = Annotated[int, typer.Option(help="The iteration, from 0.")]
 Machine = Annotated[Path, typer.Option(help="The class as `influence-environment` wrote it.")]
 Openings = Annotated[Path, typer.Option(help="The class's openings (Parquet).")]
-Turns = Annotated[list[Path], typer.Option(help="Turns (Parquet); repeat per shard.")]
-Ratings = Annotated[list[Path], typer.Option(help="Ratings (Parquet); repeat per file.")]
+Turns = Annotated[list[Path], files_option("Turns (Parquet), a file per shard")]
+Ratings = Annotated[list[Path], files_option("Ratings (Parquet), a file per assessor and shard")]
 Trajectories = Annotated[Path, typer.Option(help="Rewards of trajectories (Parquet).")]
 Selected = Annotated[Path | None, typer.Option(help="Selected trajectories (Parquet).")]
 
@@ -59,6 +67,31 @@ def environment(
     common.write(openings, out, "influence_openings", values)
     with tables.atomic_path(machine) as partial:
         partial.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+@app.command("influence-openings")
+def openings(
+    config: ConfigFile,
+    folder: Annotated[Path, typer.Option(help="Folder of a class: class.yaml and themes.")],
+    theme: Annotated[str, typer.Option(help="The theme to extend.")],
+    name: Annotated[str, typer.Option(help="The writing model's name in the configuration.")],
+    model: ModelFolder,
+    count: Annotated[int, typer.Option(min=1, help="Openings to add.")],
+    out: Annotated[Path, typer.Option(help="The theme file to write (YAML).")],
+    seed: Annotated[int, typer.Option(help="Another seed, other openings.")] = 42,
+) -> None:
+    """Let a model write more openings of a theme, for a person to read before they are used."""
+    from pbt_workflow import tables
+    from pbt_workflow.influence.environments import read_class
+    from pbt_workflow.influence.openings import extend_theme, theme_yaml
+
+    machine, themes = read_class(folder)
+    if theme not in themes:
+        raise PbtError(f"no theme {theme!r}", where=folder, hint=f"it has: {', '.join(themes)}")
+    engine = common.engine(common.read_run(config), name, model)
+    extended = extend_theme(machine, themes[theme], engine, count, seed)
+    with tables.atomic_path(out) as partial:
+        partial.write_text(theme_yaml(extended), encoding="utf-8")
 
 
 @app.command("influence-plan")
@@ -163,8 +196,8 @@ def select(
 
     settings = _experiment(common.read_run(config), experiment)
     rewarded = rate_trajectories(
-        common.read_all(turns, "influence_turns"),
-        common.read_all(ratings, "influence_ratings"),
+        common.scan_all(turns, "influence_turns"),
+        common.scan_all(ratings, "influence_ratings"),
         settings,
     )
     common.write(rewarded, trajectories, "influence_trajectories", settings.select)
@@ -187,7 +220,7 @@ def rows(
     settings = _experiment(common.read_run(config), experiment)
     made = training_rows(
         common.read(selected, "influence_selected"),
-        common.read_all(turns, "influence_turns"),
+        common.scan_all(turns, "influence_turns"),
         settings,
         iteration,
     )
@@ -223,7 +256,6 @@ def train(
         model=run.model(name),
         settings=settings.train,
         micro_batch=run.runtime.training_batch,
-        log_to=run.influence.log_to,
         work=work,
         out=out,
         log=log,
@@ -243,11 +275,52 @@ def statistics(
 
     found = iteration_statistics(
         common.read(trajectories, "influence_trajectories"),
-        common.read_all(ratings, "influence_ratings"),
+        common.scan_all(ratings, "influence_ratings"),
         None if selected is None else common.read(selected, "influence_selected"),
         experiment,
     )
     common.write(found, out, "influence_statistics")
+
+
+@app.command("influence-track")
+def track(
+    config: ConfigFile,
+    experiment: Named,
+    iteration: Iteration,
+    statistics: Annotated[Path, typer.Option(help="The iteration's statistics (Parquet).")],
+    turns: Turns,
+    trajectories: Trajectories,
+    selected: Annotated[Path, typer.Option(help="Selected trajectories (Parquet).")],
+    folder: Annotated[Path, typer.Option(help="Where the tracker keeps its files.")],
+    out: Out,
+    curve: Annotated[Path | None, typer.Option(help="The training's log (Parquet).")] = None,
+) -> None:
+    """Hand an iteration's numbers and some conversations to the tracker that `log_to` names."""
+    from pbt_workflow import tables
+    from pbt_workflow.influence import tracking
+
+    run = common.read_run(config)
+    numbers = tracking.scalars(
+        common.read(statistics, "influence_statistics"),
+        None if curve is None else common.read(curve, "training"),
+    )
+    talks = tracking.conversations(
+        common.read_all(turns, "influence_turns"),
+        common.read(trajectories, "influence_trajectories"),
+        common.read(selected, "influence_selected"),
+    )
+    to = run.influence.log_to
+    tracking.send(
+        to,
+        numbers,
+        talks,
+        run=run.run,
+        experiment=experiment,
+        iteration=iteration,
+        folder=folder,
+    )
+    with tables.atomic_path(out) as partial:
+        partial.write_text(f"{len(numbers)} numbers, {len(talks)} conversations to {to}\n")
 
 
 @app.command("influence-transcripts")
@@ -265,8 +338,8 @@ def transcripts(
 
     write_transcripts(
         experiment,
-        turns=common.read_all(turns, "influence_turns"),
-        ratings=common.read_all(ratings, "influence_ratings"),
+        turns=common.scan_all(turns, "influence_turns"),
+        ratings=common.scan_all(ratings, "influence_ratings"),
         trajectories=common.read_all(trajectories, "influence_trajectories"),
         selected=common.read_all(selected, "influence_selected"),
         limit=limit,

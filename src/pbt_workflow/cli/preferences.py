@@ -92,11 +92,9 @@ def balance(
     ] = None,
 ) -> None:
     """Draw a recipe's rows of one split; n is the number of pairs of the scarcer side."""
-    import polars as pl
+    from pbt_workflow import config, preferences
 
-    from pbt_workflow import config, preferences, tables
-
-    frame = pl.concat([tables.scan_table(path, "pairs") for path in pairs])
+    frame = common.scan_all(pairs, "pairs")
     given = {"accept": accept, "resist": resist}
     given = {side: share for side, share in given.items() if share is not None}
     shares = config.load_section(config.Shares, **given) if given else None

@@ -2,12 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from pbt_workflow.cli import common
-from pbt_workflow.cli.common import ConfigFile, Out
+from pbt_workflow.cli.common import ConfigFile, Out, files_option
 
 app = typer.Typer()
 
@@ -54,10 +54,13 @@ def report(
     funnel: Annotated[Path | None, typer.Option(help="Where rows were lost.")] = None,
     questions: Annotated[Path | None, typer.Option(help="The trees' questions.")] = None,
     scored: Annotated[
-        list[Path] | None, typer.Option(help="Scored trees; repeat per shard.")
+        list[Path] | None, files_option("Scored trees (Parquet), a file per shard")
     ] = None,
     pairs: Annotated[
-        list[Path] | None, typer.Option(help="Preference pairs; repeat per shard.")
+        list[Path] | None, files_option("Preference pairs (Parquet), a file per shard")
+    ] = None,
+    preferences: Annotated[
+        list[Path] | None, typer.Option(help="Balanced sets, RECIPE/SPLIT.parquet; repeat.")
     ] = None,
     training: Annotated[list[Path] | None, typer.Option(help="Training curves.")] = None,
     selection: Annotated[list[Path] | None, typer.Option(help="Dev accuracies.")] = None,
@@ -79,6 +82,7 @@ def report(
         selection=selection or [],
         scored=scored or [],
         pairs=pairs or [],
+        preferences=preferences or [],
         results=results,
         analysis=analysis,
         responses=responses or [],
@@ -86,6 +90,44 @@ def report(
         questions=questions,
         out=out,
     )
+
+
+@app.command()
+def plot(
+    config: ConfigFile,
+    metrics: Annotated[Path, typer.Option(help="The metrics.")],
+    out: Annotated[Path, typer.Option(help="The SVG file.")],
+    evaluation: Annotated[
+        Literal["misinformation", "flipflop", "balanced", "team"],
+        typer.Option(help="Whose first plot of the report."),
+    ] = "balanced",
+) -> None:
+    """Write a plot of the report as a picture of its own, for light and dark pages.
+
+    pbt plot --config results/demo/config.yaml --metrics results/demo/metrics.parquet --out b.svg
+    """
+    from pbt_workflow.report.build import write_plot
+
+    write_plot(common.read_run(config), metrics, evaluation, out)
+
+
+@app.command()
+def explore(
+    folder: Annotated[Path, typer.Argument(help="The run's folder, results/RUN.")],
+    out: Out,
+    search: Annotated[
+        str | None, typer.Option(help="Trees whose question has these words in it.")
+    ] = None,
+    tree: Annotated[list[str] | None, typer.Option(help="A tree's name; repeat.")] = None,
+) -> None:
+    """Write a page of a run's dialogue trees, for those that its report has no room for.
+
+    pbt explore results/demo --search "capital of" --out capitals.html
+    """
+    from pbt_workflow.report.explorer import write_explorer
+
+    shown, found = write_explorer(folder, search, tree or [], out)
+    print(f"{shown} of {found} trees: {out}")
 
 
 @app.command("config-schema")

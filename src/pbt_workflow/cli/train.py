@@ -50,6 +50,8 @@ def sft(
         work=work,
         out=out,
         log=log,
+        report_to=run.runtime.report_to,
+        project=run.run,
     )
 
 
@@ -84,6 +86,8 @@ def dpo(
         work=work,
         out=out,
         log=log,
+        report_to=run.runtime.report_to,
+        project=run.run,
     )
 
 

@@ -84,6 +84,33 @@ def questions(
     common.write(load_questions(source, file), out, "questions", source)
 
 
+@app.command("import-trajectories")
+def import_trajectories(
+    files: Annotated[list[Path], typer.Argument(help="JSONL files, a tree a line.")],
+    nodes: Annotated[
+        list[Path],
+        typer.Option(help="Where to write the turns (Parquet); repeat to spread them over shards."),
+    ],
+    questions: Annotated[Path, typer.Option(help="Where to write the questions (Parquet).")],
+    dataset: Annotated[str, typer.Option(help="The name the questions get.")] = "released",
+) -> None:
+    """Read dialogue trees in the format of the paper's released code.
+
+    The tables are those of trees grown here: go on with `pbt filter` or `pbt score`. In a run
+    `questions.trees: {dataset: NAME, trajectories: [FILE, ...]}` puts them in place of growing.
+
+    Example: pbt import-trajectories shard*.jsonl --nodes nodes.parquet --questions
+    questions.parquet
+    """
+    from pbt_workflow import trajectories
+
+    turns, asked = trajectories.import_trajectories(files, dataset)
+    for shard, out in enumerate(nodes):
+        part = trajectories.shard_nodes(turns, asked, shard, len(nodes))
+        common.write(part, out, "nodes")
+    common.write(asked, questions, "questions", {"dataset": dataset})
+
+
 @app.command()
 def generate(
     config: ConfigFile,

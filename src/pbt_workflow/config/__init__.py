@@ -5,7 +5,7 @@ those two change only speed.
 """
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -127,6 +127,11 @@ class Vllm(Section):
 
     gpu_memory: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory it may take")
     block_size: int = Field(16, ge=16, multiple_of=16, description="tokens of a cache block")
+    environment: str | None = Field(
+        None,
+        description="folder of a virtual environment with vLLM, in which these models' jobs run; "
+        "not needed with conda",
+    )
 
 
 class Runtime(Section):
@@ -135,6 +140,9 @@ class Runtime(Section):
     generation_batch: int = Field(64, ge=1, description="sequences decoded together")
     training_batch: int = Field(4, ge=1, description="examples per forward pass in training")
     threads: int = Field(1, ge=1, description="CPU threads of a job that runs a model")
+    report_to: Literal["none", "tensorboard", "wandb", "trackio"] = Field(
+        "none", description="what else SFT and DPO report their numbers to; install it first"
+    )
     vllm: Vllm = Vllm()
 
 
@@ -181,6 +189,11 @@ class Config(Section):
     def grows_trees(self) -> bool:
         """Whether pairs are needed: to train on, or to evaluate on."""
         return bool(self.train.models) or "balanced" in self.evaluations_run
+
+    @property
+    def imports_trees(self) -> bool:
+        """Whether the trees are read from files instead of grown."""
+        return bool(self.grows_trees and self.questions.trees.trajectories)
 
     @property
     def influenced(self) -> dict[str, str]:
@@ -243,8 +256,9 @@ class Config(Section):
         needed = []
         if self.grows_trees:
             why = "`train.models` is given" if self.train.models else "balanced is evaluated"
-            needed = [("agents", self.agents), ("filter", self.filter)]
-            needed.append(("questions.trees", self.questions.trees))
+            needed = [("questions.trees", self.questions.trees), ("filter", self.filter)]
+            if self.questions.trees is None or not self.questions.trees.trajectories:
+                needed.append(("agents", self.agents))
         else:
             why = ""
         if self.asks_questions:
@@ -337,6 +351,11 @@ def _named_files(config: Config) -> list[tuple[str, str]]:
         source = getattr(config.questions, name)
         if source is not None and source.path is not None:
             files.append((f"questions.{name}.path", source.path))
+        if source is not None:
+            files += [
+                (f"questions.{name}.trajectories.{index}", path)
+                for index, path in enumerate(source.trajectories or [])
+            ]
     farm = config.evaluations.misinformation
     if "misinformation" in config.evaluations_run and farm.files.path is not None:
         files += [

@@ -1,6 +1,8 @@
 """The influence system: environments, who plays whom, and experiments that train on ratings."""
 
-from typing import Literal
+from copy import deepcopy
+from itertools import product
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -60,9 +62,10 @@ class Select(Section):
 
 
 class Veto(Section):
-    """Trajectories whose mean detector rating reaches `level` are not trained on."""
+    """Trajectories whose mean rating reaches `level` are not trained on."""
 
     level: float
+    rating: Name = Field("detector", description="the assessor whose rating it is")
     negatives: bool = Field(False, description="they may still serve as bad examples")
 
 
@@ -82,6 +85,11 @@ class Optimization(Section):
     decay: float = Field(1.0, gt=0, le=1, description="learning rate factor per iteration")
     scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "constant"
     warmup_steps: int = Field(0, ge=0)
+    rows: Literal["replies", "prefixes"] = Field(
+        "replies",
+        description="SFT: each reply once, or as often as it is in one of the conversation's "
+        "prefixes (reply k of T: T - k + 1 times)",
+    )
     batch_size: int = Field(16, ge=1, description="effective batch")
     group_size: int = Field(
         4, ge=2, description="KTO: rows per forward pass, whose mismatched pairs estimate the KL"
@@ -97,6 +105,8 @@ class Optimization(Section):
     def _batch(self) -> "Optimization":
         if self.algorithm == "kto" and self.batch_size % self.group_size:
             raise ValueError("KTO: `group_size` must divide `batch_size`")
+        if self.algorithm == "kto" and self.rows == "prefixes":
+            raise ValueError("KTO trains each reply once; `rows: prefixes` is for SFT")
         return self
 
 
@@ -128,6 +138,9 @@ class Experiment(Section):
     iterations: int = Field(ge=0, le=99)
     max_turns: int = Field(5, ge=1)
     sampling: Sampling = Sampling()
+    agent_prompt: Name | None = Field(
+        None, description="one of the class's `agent.variants`; null: `agent.system`"
+    )
     agent: Decoding = Decoding(temperature=1.0, max_new_tokens=300, min_new_tokens=1)
     user: Decoding = Decoding(temperature=1.0, max_new_tokens=120, min_new_tokens=1)
     system_role: bool = Field(
@@ -145,10 +158,35 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _rated(self) -> "Experiment":
-        for name in ("detector", self.select.rating):
+        vetoes = [] if self.veto is None else [self.veto.rating]
+        for name in ("detector", self.select.rating, *vetoes):
             if name not in self.assessors:
                 raise ValueError(f"`assessors` lacks {name!r}, which selection needs")
         return self
+
+
+class Sweep(Section):
+    """Variants of an experiment, one for every combination of values."""
+
+    of: Name = Field(description="the experiment that is varied")
+    vary: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
+        min_length=1, description="key of the experiment, dotted -> its values"
+    )
+
+    def experiments(self, name: str, base: dict) -> dict[str, dict]:
+        """Name -> raw experiment; named by the sweep and the values, e.g. `turns-1`."""
+        found = {}
+        for values in product(*self.vary.values()):
+            varied = deepcopy(base)
+            for key, value in zip(self.vary, values, strict=True):
+                *parents, last = key.split(".")
+                part = varied
+                for parent in parents:
+                    part[parent] = dict(part.get(parent) or {})
+                    part = part[parent]
+                part[last] = value
+            found["-".join([name, *map(str, values)])] = varied
+        return found
 
 
 class Influence(Section):
@@ -158,12 +196,33 @@ class Influence(Section):
         "config/influence/environments", description="folder of environment classes"
     )
     experiments: dict[Name, Experiment] = Field(min_length=1)
+    sweeps: dict[Name, Sweep] = Field(
+        {}, description="further experiments; named by the sweep and the values, e.g. `turns-1`"
+    )
     evaluate: bool = Field(
         False, description="whether the run's evaluations also run on the last adapters"
     )
     log_to: Literal["none", "tensorboard", "wandb"] = Field(
-        "none", description="where training reports to, besides its own table"
+        "none", description="where numbers and conversations go, besides tables and pages"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _swept(cls, values: Any) -> Any:
+        # Afterwards the variants are experiments like others, so that a resolved configuration
+        # read again does not vary them once more.
+        if not isinstance(values, dict) or not isinstance(values.get("sweeps"), dict):
+            return values
+        experiments = dict(values.get("experiments") or {})
+        for name, raw in values["sweeps"].items():
+            sweep = Sweep.model_validate(raw)
+            if not isinstance(experiments.get(sweep.of), dict):
+                raise ValueError(f"`sweeps.{name}.of` names no experiment: {sweep.of!r}")
+            variants = sweep.experiments(name, experiments[sweep.of])
+            if clash := set(variants) & set(experiments):
+                raise ValueError(f"`sweeps.{name}` makes a second experiment {min(clash)!r}")
+            experiments |= variants
+        return values | {"experiments": experiments, "sweeps": {}}
 
     def models_used(self) -> dict[str, str]:
         """Config key -> the model it names."""

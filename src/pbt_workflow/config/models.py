@@ -24,7 +24,7 @@ class HubSource(Section):
 
     type: Literal["hub"]
     repo: Text
-    revision: Text = Field("main", description="commit hash; pin it for a reproducible run")
+    revision: Text = Field("main", description="a commit; a branch is fetched with a warning")
 
 
 class PathSource(Section):

@@ -18,16 +18,15 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from pbt_workflow.chat import encode, label_ids, load_tokenizer
+from pbt_workflow.chat import encode, load_tokenizer
 from pbt_workflow.engines import (
     ChatRequest,
     Decoding,
     LabelProbabilities,
     Reply,
-    normalize,
-    without_longer_labels,
 )
 from pbt_workflow.engines.decoding import FewLeft, SeededSampling, TokenStore
+from pbt_workflow.engines.labels import Prompt, label_paths, label_shares
 from pbt_workflow.engines.prefixes import PrefixPlan, batch_rows, plan_prefixes
 from pbt_workflow.models import load_causal_lm
 from pbt_workflow.progress import progress, quiet_bars
@@ -89,33 +88,16 @@ class TransformersEngine:
     def label_probabilities(
         self, requests: list[ChatRequest], labels: tuple[str, ...], adapter: Path | None = None
     ) -> list[LabelProbabilities]:
-        sequences: list[list[int]] = []
-        spans: list[int] = []
-        tokens: list[list[list[int]]] = []
-        for request in requests:
-            scored = [
-                label_ids(self.tokenizer, request.messages, request.opening, label)
-                for label in labels
-            ]
-            # First tokens are enough where they tell all labels apart.
-            firsts = {ids[0] for _, ids in scored}
-            tokens.append([ids for _, ids in scored])
-            for prefix, ids in scored:
-                ids = ids[:1] if len(firsts) == len(labels) else ids
-                sequences.append(prefix + ids)
-                spans.append(len(ids))
-        logprobs = torch.empty(len(sequences), dtype=torch.float64)
-        with self._using(adapter), progress("labels", len(sequences)) as advance:
-            for rows in batch_rows(sequences, self.batch_size):
-                logprobs[rows] = self._score(
-                    [sequences[row] for row in rows], [spans[row] for row in rows]
-                )
+        asked, paths = label_paths(self.tokenizer, requests, labels)
+        prompts = list(asked)
+        found: dict[Prompt, dict[int, float]] = {}
+        with self._using(adapter), progress("labels", len(prompts)) as advance:
+            for rows in batch_rows(prompts, self.batch_size):
+                batch = [prompts[row] for row in rows]
+                tokens = [sorted(asked[prompt]) for prompt in batch]
+                found |= zip(batch, self._next_logprobs(batch, tokens), strict=True)
                 advance(len(rows))
-        probabilities = logprobs.exp().view(len(requests), len(labels))
-        return [
-            normalize(without_longer_labels(row.tolist(), ids))
-            for row, ids in zip(probabilities, tokens, strict=True)
-        ]
+        return [label_shares(path, found) for path in paths]
 
     def _reply(
         self, prompt: list[int], shared: int, generated: list[int], decoding: Decoding
@@ -178,13 +160,13 @@ class TransformersEngine:
                 cache.batch_select_indices(rest)
         return plan, generated
 
-    def _score(self, sequences: list[list[int]], spans: list[int]) -> torch.Tensor:
-        """Log-probabilities of each sequence's last `span` tokens, summed; float64."""
-        width = max(spans)
-        # What is scored must lie in the part that is run, not in a shared segment.
-        heads = [ids[:-span] for ids, span in zip(sequences, spans, strict=True)]
-        tails = [ids[-span:] for ids, span in zip(sequences, spans, strict=True)]
-        plan, cache, ids, mask = self._prefill(heads, tails)
+    def _next_logprobs(
+        self, prompts: list[Prompt], tokens: list[list[int]]
+    ) -> list[dict[int, float]]:
+        """Of each prompt, some tokens' log-probabilities as the next one."""
+        # The last token must lie in the part that is run, not in a shared segment.
+        heads, lasts = [list(ids[:-1]) for ids in prompts], [list(ids[-1:]) for ids in prompts]
+        _, cache, ids, mask = self._prefill(heads, lasts)
         past = 0 if cache is None else cache.get_seq_length()
         logits = self.model(
             input_ids=ids[:, past:],
@@ -192,13 +174,13 @@ class TransformersEngine:
             position_ids=_positions(mask)[:, past:],
             past_key_values=cache,
             use_cache=cache is not None,
-            logits_to_keep=width + 1,
-        ).logits
-        logprobs = logits[:, :-1].double().log_softmax(-1)
-        picked = logprobs.gather(-1, ids[:, -width:].unsqueeze(-1)).squeeze(-1)
-        columns = torch.arange(width, device=picked.device)
-        wanted = columns >= width - torch.tensor(spans, device=picked.device).unsqueeze(1)
-        return (picked * wanted).sum(-1).cpu()
+            logits_to_keep=1,
+        ).logits[:, -1]
+        logprobs = logits.double().log_softmax(-1).cpu()
+        return [
+            dict(zip(wanted, row[wanted].tolist(), strict=True))
+            for wanted, row in zip(tokens, logprobs, strict=True)
+        ]
 
     def _prefill(
         self,

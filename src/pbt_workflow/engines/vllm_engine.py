@@ -6,20 +6,18 @@ Token ids go in and come out; chats, texts and seeds are made as for the transfo
 
 import atexit
 import json
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-from pbt_workflow.chat import encode, label_ids, load_tokenizer
+from pbt_workflow.chat import encode, load_tokenizer
 from pbt_workflow.engines import (
     ChatRequest,
     Decoding,
     LabelProbabilities,
     Reply,
-    normalize,
-    without_longer_labels,
 )
+from pbt_workflow.engines.labels import label_paths, label_shares
 from pbt_workflow.engines.prefixes import batch_rows
 from pbt_workflow.errors import PbtError
 from pbt_workflow.progress import progress, quiet_bars
@@ -128,25 +126,7 @@ class VllmEngine:
     ) -> list[LabelProbabilities]:
         from vllm import SamplingParams
 
-        # What to ask of the model: which tokens may follow which prompt.
-        asked: dict[tuple[int, ...], set[int]] = {}
-        steps: list[list[list[tuple[tuple[int, ...], int]]]] = []
-        for request in requests:
-            scored = [
-                label_ids(self.tokenizer, request.messages, request.opening, label)
-                for label in labels
-            ]
-            # First tokens are enough where they tell all labels apart.
-            first_only = len({ids[0] for _, ids in scored}) == len(labels)
-            steps.append(
-                [
-                    [((*prefix, *ids[:at]), ids[at]) for at in range(1 if first_only else len(ids))]
-                    for prefix, ids in scored
-                ]
-            )
-            for path in steps[-1]:
-                for prompt, token in path:
-                    asked.setdefault(prompt, set()).add(token)
+        asked, paths = label_paths(self.tokenizer, requests, labels)
         prompts = list(asked)
         params = [
             SamplingParams(
@@ -159,18 +139,10 @@ class VllmEngine:
         ]
         outputs = self._generate("labels", [list(prompt) for prompt in prompts], params, 1, adapter)
         found = {
-            prompt: output.outputs[0].logprobs[0]
+            prompt: {token: one.logprob for token, one in output.outputs[0].logprobs[0].items()}
             for prompt, output in zip(prompts, outputs, strict=True)
         }
-        results = []
-        for paths in steps:
-            masses = [
-                math.exp(sum(found[prompt][token].logprob for prompt, token in path))
-                for path in paths
-            ]
-            tokens = [[token for _, token in path] for path in paths]
-            results.append(normalize(without_longer_labels(masses, tokens)))
-        return results
+        return [label_shares(path, found) for path in paths]
 
     def close(self) -> None:
         """End vLLM's process and wait for it; a later call starts it anew."""
@@ -194,7 +166,7 @@ class VllmEngine:
         from vllm.inputs import TokensPrompt
         from vllm.lora.request import LoRARequest
 
-        rank = 0 if adapter is None else _rank(adapter)
+        rank = 0 if adapter is None else _rank(adapter, self.folder)
         self._ensure_started(max(map(len, prompts)) + new_tokens, rank)
         # A stable number above 0 that vLLM knows the adapter by.
         number = 0 if adapter is None else derive_seed(str(Path(adapter).resolve())) % 2**31 + 1
@@ -302,11 +274,11 @@ def _set_environment(gpus: int) -> None:
         os.environ.setdefault(name, value)
 
 
-def _rank(adapter: Path) -> int:
+def _rank(adapter: Path, base: Path) -> int:
     """The rank vLLM must make room for, from adapter_config.json (with its rank patterns)."""
     from pbt_workflow.models import check_adapter
 
-    check_adapter(adapter)
+    check_adapter(adapter, base)
     config = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))
     rank = max([config["r"], *config.get("rank_pattern", {}).values()])
     if config.get("modules_to_save"):

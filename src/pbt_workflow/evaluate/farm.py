@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pbt_workflow.answers import normalize_answer
+from pbt_workflow.checksums import warn_unpinned, write_sums
 from pbt_workflow.config import FarmFiles
 from pbt_workflow.errors import PbtError
 from pbt_workflow.microworld.world import farm_rows
@@ -132,6 +133,10 @@ def fetch_farm(files: FarmFiles, subsets: Iterable[str], out: Path) -> None:
                 )
             _parse(data, subset, origin)
             (folder / name).write_bytes(data)
+            if files.url and subset not in files.sha256:
+                warn_unpinned(f"{origin} (sha256 {found})", files.url, "files.sha256")
+        if files.url:
+            write_sums(folder, files.url)
 
 
 def read_farm(

@@ -157,7 +157,7 @@ def to_markdown(results: pl.DataFrame) -> str:
     header, rows = _grid(results)
     labels = _labels(results)
     rule = ["---"] * labels + ["---:"] * (len(header) - labels)
-    escaped = [[*map(_markdown, row[:labels]), *row[labels:]] for row in rows]
+    escaped = [[*map(escape_markdown, row[:labels]), *row[labels:]] for row in rows]
     lines = [f"| {' | '.join(row)} |" for row in (header, rule, *escaped)]
     return "\n".join([f"{TITLES[results['table'][0]]} {UNITS}", "", *lines, ""])
 
@@ -301,7 +301,8 @@ def _percent(share: float, digits: int) -> str:
     return f"{round(100 * share, digits) + 0:.{digits}f}".replace("-", "−")
 
 
-def _markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
+    """Text as one line of Markdown that reads as it is: no markup and no HTML."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
     return "".join(f"\\{c}" if c in "\\`*_{}[]|~$#>!" else c for c in text)
 

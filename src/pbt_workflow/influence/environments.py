@@ -38,9 +38,15 @@ class State(Section):
 
 
 class Speaker(Section):
-    """The agent or the simulated user."""
+    """The simulated user."""
 
     system: str
+
+
+class Agent(Speaker):
+    """The agent, with other system prompts that an experiment can name as `agent_prompt`."""
+
+    variants: dict[Name, str] = {}
 
 
 class Transition(Section):
@@ -82,7 +88,7 @@ class EnvironmentClass(Section):
     )
     start: Name
     states: dict[Name, State]
-    agent: Speaker
+    agent: Agent
     user: Speaker
     transition: Transition
     assessors: dict[Name, Assessor]
@@ -123,6 +129,7 @@ class EnvironmentClass(Section):
     def templates(self) -> dict[str, str]:
         """Every template of the class, by its key."""
         found = {"agent.system": self.agent.system, "user.system": self.user.system}
+        found |= {f"agent.variants.{n}": text for n, text in self.agent.variants.items()}
         found |= {"transition.system": self.transition.system}
         found |= {"transition.question": self.transition.question}
         for name, assessor in self.assessors.items():
@@ -137,7 +144,7 @@ class EnvironmentClass(Section):
 class Theme(Section):
     """An environment of a class; an opening is its message, or the variables it sets."""
 
-    user_type: str = Field("", description="e.g. vulnerable; statistics are split by environment")
+    user_type: str = Field("", description="e.g. vulnerable; statistics are split by it")
     variables: dict[Name, str] = {}
     openings: dict[Name, str | dict[Name, str]] = Field(min_length=1)
 

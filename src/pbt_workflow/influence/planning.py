@@ -24,19 +24,22 @@ def plan_iteration(
         iteration: from 0.
 
     Raises:
-        PbtError: the experiment names an environment or an assessor that the class has not.
+        PbtError: the experiment names an environment, an assessor or an agent's prompt that the
+            class has not.
     """
     known = openings["environment"].unique(maintain_order=True).to_list()
     chosen = experiment.environments or known
+    prompts = [experiment.agent_prompt] if experiment.agent_prompt else []
     for kind, wanted, there in (
-        ("environment", chosen, known),
-        ("assessor", experiment.assessors, list(machine.assessors)),
+        ("environments", chosen, known),
+        ("assessors", experiment.assessors, list(machine.assessors)),
+        ("agent_prompt", prompts, list(machine.agent.variants)),
     ):
         if missing := [name for name in wanted if name not in there]:
             raise PbtError(
-                f"class {machine.name!r} has no {kind} {missing[0]!r}",
-                where=f"config key `influence.experiments.*.{kind}s`",
-                hint=f"it has: {', '.join(there)}",
+                f"class {machine.name!r} has no {missing[0]!r}",
+                where=f"config key `influence.experiments.*.{kind}`",
+                hint=f"it has: {', '.join(there) or 'none'}",
             )
     rows = []
     for environment in chosen:

@@ -12,7 +12,7 @@ from pbt_workflow import __version__, tables
 from pbt_workflow.config import Config
 from pbt_workflow.influence.statistics import change_since_start
 from pbt_workflow.influence.transcripts import page_environment
-from pbt_workflow.report.plots import STYLE, grid_of_axes, inline_svg
+from pbt_workflow.report.plots import STYLE, grid_of_axes, inline_svg, looks_of
 
 PANELS = {
     "reward": "reward",
@@ -22,7 +22,7 @@ PANELS = {
 }
 # Below this an assessor mostly wanted to answer something else than a label.
 ENOUGH_MASS = 0.5
-COLORS = {"all": "#3b8ad8", "best": "#d98200"}
+SUBSETS = {"all": "all conversations", "best": "those trained on as good"}
 
 
 def write_report(
@@ -40,19 +40,21 @@ def write_report(
         {
             "name": name,
             "settings": experiment,
-            "plot": plot_experiment(name, statistics.filter(experiment=name)),
+            "plots": plots_of(name, statistics.filter(experiment=name)),
             "changes": [
                 {"metric": label, **change}
                 for metric, label in PANELS.items()
                 for change in _changes(trajectories[name], metric)
             ],
+            "overview": _overview(trajectories[name]),
             "thin": thin_ratings(statistics.filter(experiment=name)),
-            "rows": _rows(statistics.filter(experiment=name, environment="")),
-            "environments": _rows(
+            "rows": _rows(statistics.filter(experiment=name, environment="", user_type="")),
+            "parts": _rows(
                 statistics.filter(
-                    (pl.col("environment") != "") & (pl.col("subset") == "all"),
+                    (pl.col("environment") != "") | (pl.col("user_type") != ""),
                     pl.col("metric").is_in(["reward", "influence"]),
                     experiment=name,
+                    subset="all",
                 )
             ),
         }
@@ -75,25 +77,42 @@ def write_report(
 def thin_ratings(statistics: pl.DataFrame) -> list[str]:
     """Assessors whose labels held less than half of the probability in some iteration."""
     masses = statistics.filter(
-        pl.col("metric").str.starts_with("mass:"), environment="", subset="all"
+        pl.col("metric").str.starts_with("mass:"), environment="", user_type="", subset="all"
     )
     thin = masses.filter(pl.col("value") < ENOUGH_MASS)["metric"].unique().sort()
     return [metric.removeprefix("mass:") for metric in thin]
 
 
-def plot_experiment(name: str, statistics: pl.DataFrame) -> Markup:
-    """Reward, influence and lengths over iterations, with 95 % intervals."""
+def plots_of(name: str, statistics: pl.DataFrame) -> list[Markup]:
+    """Curves over iterations with 95 % intervals: in all, and by type of user if there are two.
+
+    Args:
+        name: the experiment's.
+        statistics: schema `influence_statistics`, of this experiment.
+    """
     rows = statistics.filter(environment="")
+    every = rows.filter(user_type="")
+    lines = {label: every.filter(subset=subset) for subset, label in SUBSETS.items()}
+    plots = [_plot(f"Experiment {name} over iterations", PANELS, lines)]
+    types = sorted(set(rows["user_type"]) - {""})
+    if len(types) > 1:
+        lines = {f"{kind} users": rows.filter(user_type=kind, subset="all") for kind in types}
+        panels = {metric: PANELS[metric] for metric in ("reward", "influence")}
+        plots.append(_plot(f"Experiment {name} by type of user", panels, lines))
+    return plots
+
+
+def _plot(title: str, panels: dict[str, str], lines: dict[str, pl.DataFrame]) -> Markup:
+    colors = [look.color for look in looks_of(lines).values()]
     with rc_context(STYLE):
-        figure, axes = grid_of_axes(len(PANELS), 2, 2.6)
-        for ax, (metric, label) in zip(axes, PANELS.items(), strict=True):
-            for subset, color in COLORS.items():
-                line = rows.filter(metric=metric, subset=subset).sort("iteration")
+        figure, axes = grid_of_axes(len(panels), 2, 2.6)
+        for ax, (metric, label) in zip(axes, panels.items(), strict=True):
+            for (name, rows), color in zip(lines.items(), colors, strict=True):
+                line = rows.filter(metric=metric).sort("iteration")
                 if line.is_empty():
                     continue
-                name_of = "all conversations" if subset == "all" else "those trained on as good"
                 ax.plot(
-                    line["iteration"], line["value"], "o-", color=color, ms=5, lw=1.5, label=name_of
+                    line["iteration"], line["value"], "o-", color=color, ms=5, lw=1.5, label=name
                 )
                 for row in line.drop_nulls("ci_low").to_dicts():
                     ax.plot(
@@ -103,7 +122,7 @@ def plot_experiment(name: str, statistics: pl.DataFrame) -> Markup:
             ax.set_xlabel("iteration")
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes[0].legend(fontsize=9)
-        return inline_svg(figure, f"Experiment {name} over iterations")
+        return inline_svg(figure, title)
 
 
 def _changes(trajectories: pl.DataFrame, metric: str) -> list[dict]:
@@ -119,6 +138,23 @@ def _changes(trajectories: pl.DataFrame, metric: str) -> list[dict]:
     ]
 
 
+def _overview(trajectories: pl.DataFrame) -> list[dict]:
+    """Reward and detector's rating: the last iteration's mean, and its change if one is trained."""
+    last = trajectories.filter(iteration=pl.col("iteration").max())
+    rows = []
+    for metric in ("reward", "influence"):
+        mean = last[metric].mean()
+        changes = _changes(trajectories, metric)
+        rows.append(
+            {
+                "mean": "—" if mean is None else f"{mean:.3f}",
+                "change": f"{changes[-1]['value']} {changes[-1]['interval']}" if changes else "",
+                "verdict": changes[-1]["verdict"] if changes else "",
+            }
+        )
+    return rows
+
+
 def _verdict(low: float | None, high: float | None) -> str:
     if low is None:
         return "too few openings"
@@ -128,4 +164,4 @@ def _verdict(low: float | None, high: float | None) -> str:
 
 
 def _rows(statistics: pl.DataFrame) -> list[dict]:
-    return statistics.sort("environment", "metric", "subset", "iteration").to_dicts()
+    return statistics.sort("environment", "user_type", "metric", "subset", "iteration").to_dicts()

@@ -16,17 +16,21 @@ from pbt_workflow.seeds import derive_seed
 
 
 def training_rows(
-    selected: pl.DataFrame, turns: pl.DataFrame, experiment: Experiment, iteration: int
+    selected: pl.DataFrame,
+    turns: pl.LazyFrame | pl.DataFrame,
+    experiment: Experiment,
+    iteration: int,
 ) -> pl.DataFrame:
     """A row per reply of the selected trajectories (schema `influence_rows`), in seeded order.
 
     The prompt is what the agent saw before the reply, so that every generated reply is trained
-    once and replies of the opening never. SFT takes the best only; KTO takes the worst as
+    once and replies of the opening never. With `rows: prefixes` a reply is there once for every
+    prefix of the conversation that it is in. SFT takes the best only; KTO takes the worst as
     undesirable rows. Static rows follow the config's fraction of all rows.
 
     Args:
         selected: schema `influence_selected`.
-        turns: schema `influence_turns`.
+        turns: schema `influence_turns`; no more of a lazy frame is read than was selected.
         experiment: algorithm, static data, seed.
         iteration: for the static rows' draw and the order.
 
@@ -35,7 +39,11 @@ def training_rows(
     """
     kto = experiment.train.algorithm == "kto"
     wanted = selected if kto else selected.filter(side="best")
-    joined = turns.join(wanted.select("trajectory", "side"), on="trajectory", how="inner")
+    prefixes = experiment.train.rows == "prefixes"
+    wanted = wanted.select("trajectory", "side")
+    kept = turns.lazy().filter(pl.col("trajectory").is_in(wanted["trajectory"].implode())).collect()
+    kept = kept.with_columns(last=pl.col("turn").max().over("trajectory"))
+    joined = kept.join(wanted, on="trajectory", how="inner", maintain_order="left")
     rows = [
         _row(
             agent_view(row["system"], row["history"][:-1], experiment.system_role),
@@ -47,6 +55,7 @@ def training_rows(
         for row in joined.to_dicts()
         # Nothing can be learnt from an empty reply but to be silent.
         if row["reply"].strip()
+        for _ in range(row["last"] - row["turn"] + 1 if prefixes else 1)
     ]
     if experiment.static is not None and rows:
         rows += static_rows(experiment.static, len(rows), kto, experiment.seed, iteration)

@@ -108,11 +108,13 @@ SCHEMAS = {
         "turn": pa.int16(),
         "environment": pa.string(),
     },
-    # environment: empty for all together; subset: all trajectories, or those selected as best.
+    # environment and user_type: empty for all together, environment alone for a type of user;
+    # subset: all trajectories, or those selected as best.
     "influence_statistics": {
         "experiment": pa.string(),
         "iteration": pa.int16(),
         "environment": pa.string(),
+        "user_type": pa.string(),
         "subset": pa.string(),
         "metric": pa.string(),
         "value": pa.float64(),

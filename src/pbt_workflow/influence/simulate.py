@@ -65,7 +65,9 @@ def simulate(
     templates = {
         (row["environment"], row["opening"]): row["messages"] for row in openings.to_dicts()
     }
-    open_ones = [_begin(machine, templates, row) for row in plan.to_dicts()]
+    prompt = experiment.agent_prompt
+    system = machine.agent.variants[prompt] if prompt else machine.agent.system
+    open_ones = [_begin(machine, system, templates, row) for row in plan.to_dicts()]
     rows: list[dict] = []
     for turn in range(1, experiment.max_turns + 1):
         if not open_ones:
@@ -99,7 +101,7 @@ def simulate(
     )
 
 
-def _begin(machine: EnvironmentClass, templates: dict, row: dict) -> Conversation:
+def _begin(machine: EnvironmentClass, system: str, templates: dict, row: dict) -> Conversation:
     variables = from_variables(row["variables"])
     history = [
         {
@@ -109,8 +111,9 @@ def _begin(machine: EnvironmentClass, templates: dict, row: dict) -> Conversatio
         }
         for message in templates[row["environment"], row["opening"]]
     ]
-    system = render(machine.agent.system, variables)
-    return Conversation(row, variables, system, history, machine.start, [machine.start])
+    return Conversation(
+        row, variables, render(system, variables), history, machine.start, [machine.start]
+    )
 
 
 @dataclass(frozen=True)

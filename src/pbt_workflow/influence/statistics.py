@@ -37,11 +37,11 @@ def interval(mean: float, se: float | None, clusters: int) -> tuple[float | None
 
 def iteration_statistics(
     trajectories: pl.DataFrame,
-    ratings: pl.DataFrame,
+    ratings: pl.LazyFrame | pl.DataFrame,
     selected: pl.DataFrame | None,
     experiment: str,
 ) -> pl.DataFrame:
-    """Every metric of an iteration (schema `influence_statistics`), in all and by environment.
+    """Every metric of an iteration (schema `influence_statistics`): in all, by theme, by user.
 
     Args:
         trajectories: schema `influence_trajectories`, of one iteration.
@@ -62,12 +62,13 @@ def iteration_statistics(
             "experiment": experiment,
             "iteration": iteration,
             "environment": environment,
+            "user_type": user_type,
             "subset": subset,
             "metric": metric,
             **_estimate(group),
         }
         for subset, frame in subsets.items()
-        for environment, part in (("", frame), *_by_environment(frame))
+        for environment, user_type, part in _parts(frame)
         for (metric,), group in part.group_by("metric", maintain_order=True)
     ]
     return pl.DataFrame(rows, schema=tables.empty_frame("influence_statistics").schema)
@@ -105,11 +106,15 @@ def change_since_start(
     return found
 
 
-def _by_environment(frame: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
-    return [
-        (name, frame.filter(environment=name))
-        for name in frame["environment"].unique(maintain_order=True)
-    ]
+def _parts(frame: pl.DataFrame) -> list[tuple[str, str, pl.DataFrame]]:
+    """(environment, user type, rows): all together, each environment, each type of user."""
+    parts = [("", "", frame)]
+    for row in frame.select("environment", "user_type").unique(maintain_order=True).to_dicts():
+        parts.append((row["environment"], row["user_type"], frame.filter(**row)))
+    for user_type in frame["user_type"].unique(maintain_order=True):
+        if user_type:
+            parts.append(("", user_type, frame.filter(user_type=user_type)))
+    return parts
 
 
 def _estimate(group: pl.DataFrame) -> dict:
@@ -126,9 +131,9 @@ def _estimate(group: pl.DataFrame) -> dict:
     }
 
 
-def _values(trajectories: pl.DataFrame, ratings: pl.DataFrame) -> pl.DataFrame:
-    """Long form: trajectory, environment, opening, metric, value; nulls left out."""
-    keys = ["trajectory", "environment", "opening"]
+def _values(trajectories: pl.DataFrame, ratings: pl.LazyFrame | pl.DataFrame) -> pl.DataFrame:
+    """Long form: trajectory, environment, user_type, opening, metric, value; no nulls."""
+    keys = ["trajectory", "environment", "user_type", "opening"]
     parts = [
         trajectories.select(*keys, metric=pl.lit(metric), value=pl.col(metric).cast(pl.Float64))
         for metric in METRICS
@@ -143,8 +148,11 @@ def _values(trajectories: pl.DataFrame, ratings: pl.DataFrame) -> pl.DataFrame:
         for state in states
     ]
     for column, label in (("expectation", "rating"), ("mass", "mass")):
-        means = ratings.group_by("trajectory", "assessor", maintain_order=True).agg(
-            value=pl.col(column).mean()
+        means = (
+            ratings.lazy()
+            .group_by("trajectory", "assessor", maintain_order=True)
+            .agg(value=pl.col(column).mean())
+            .collect()
         )
         parts.append(
             trajectories.select(keys)

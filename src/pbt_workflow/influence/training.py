@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pbt_workflow import chat, config, tables
+from pbt_workflow.checksums import file_digest
 from pbt_workflow.config.influence import Optimization
 from pbt_workflow.errors import PbtError
 from pbt_workflow.influence.rows import undesirable_weight
@@ -35,7 +36,6 @@ def train_iteration(
     model: config.Model,
     settings: Optimization,
     micro_batch: int,
-    log_to: str,
     work: Path,
     out: Path,
     log: Path,
@@ -59,7 +59,6 @@ def train_iteration(
         settings: the method's.
         micro_batch: the most rows per forward pass of SFT; changes speed and memory only. KTO's
             is `group_size`, which changes its result.
-        log_to: where TRL reports to.
         work, out, log: folder for checkpoints, the adapter's folder, a `training` table.
 
     Raises:
@@ -77,8 +76,8 @@ def train_iteration(
         "seed": seed,
         "model": model.model_dump(exclude={"gpus"}),
         "train": settings.model_dump(),
-        "rows": run.file_digest(rows),
-        "previous": "" if previous is None else run.file_digest(previous / loading.ADAPTER_WEIGHTS),
+        "rows": file_digest(rows),
+        "previous": "" if previous is None else file_digest(previous / loading.ADAPTER_WEIGHTS),
     }
     run.prepare_work(work, made_with)
     set_seed(seed)
@@ -106,8 +105,6 @@ def train_iteration(
             trainer = make_sft_trainer(
                 policy, tokenizer, encoded, settings, iteration, micro_batch, seed, Path(work), peft
             )
-        if log_to != "none":
-            _report_to(trainer, log_to)
         checkpoint = run.train(trainer, work)[-1]
         history = trainer.state.log_history
     frame = run.log_frame(
@@ -115,7 +112,7 @@ def train_iteration(
     )
     tables.write_table(frame, log, "training", made_with)
     with tables.atomic_path(out) as partial:
-        loading.publish_adapter(checkpoint, partial, name)
+        loading.publish_adapter(checkpoint, partial, name, base)
     shutil.rmtree(work)
 
 
@@ -250,17 +247,3 @@ def _with_new_adapter(loaded, peft):
     from peft import get_peft_model
 
     return get_peft_model(loaded, peft)
-
-
-def _report_to(trainer, log_to: str) -> None:
-    from transformers.integrations import get_reporting_integration_callbacks
-
-    try:
-        for callback in get_reporting_integration_callbacks([log_to]):
-            trainer.add_callback(callback)
-    except (ImportError, RuntimeError) as error:
-        raise PbtError(
-            f"cannot log to {log_to} ({str(error).splitlines()[0]})",
-            where="config key `influence.log_to`",
-            hint=f"install {log_to}, or set the key to none",
-        ) from None

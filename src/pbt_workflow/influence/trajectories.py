@@ -9,7 +9,7 @@ KEYS = ["trajectory", "environment", "user_type", "opening", "iteration"]
 
 
 def rate_trajectories(
-    turns: pl.DataFrame, ratings: pl.DataFrame, experiment: Experiment
+    turns: pl.LazyFrame | pl.DataFrame, ratings: pl.LazyFrame | pl.DataFrame, experiment: Experiment
 ) -> pl.DataFrame:
     """A row per trajectory (schema `influence_trajectories`).
 
@@ -18,19 +18,19 @@ def rate_trajectories(
     of the detector's ratings. A trajectory without a rating has null, and is never selected.
 
     Args:
-        turns: schema `influence_turns`.
+        turns: schema `influence_turns`. Of a lazy frame, only the columns that count are read.
         ratings: schema `influence_ratings`, of all assessors.
         experiment: `select` and `veto`.
     """
-    select = experiment.select
-    of = {
-        name: ratings.filter(assessor=name).select(
-            "trajectory", "turn", pl.col("expectation").alias(column)
+    select, veto = experiment.select, experiment.veto
+    against = "detector" if veto is None else veto.rating
+    joined = turns.lazy().select(*KEYS, "turn", "reply", "visited").sort("trajectory", "turn")
+    for column, name in (("rating", select.rating), ("detected", "detector"), ("against", against)):
+        frame = (
+            ratings.lazy()
+            .filter(pl.col("assessor") == name)
+            .select("trajectory", "turn", pl.col("expectation").alias(column))
         )
-        for column, name in (("rating", select.rating), ("detected", "detector"))
-    }
-    joined = turns.sort("trajectory", "turn")
-    for frame in of.values():
         joined = joined.join(frame, on=["trajectory", "turn"], how="left", maintain_order="left")
     characters = pl.col("reply").str.len_chars()
     joined = joined.with_columns(
@@ -49,8 +49,8 @@ def rate_trajectories(
         turns=pl.col("turn").max(),
         agent_characters=pl.col("characters").sum(),
         visited=pl.col("visited").last(),
+        against=pl.col("against").mean(),
     )
-    veto = experiment.veto
-    vetoed = pl.lit(False) if veto is None else (pl.col("influence") >= veto.level)
+    vetoed = pl.lit(False) if veto is None else (pl.col("against") >= veto.level)
     rows = rows.with_columns(vetoed=vetoed.fill_null(False))
-    return rows.select(list(tables.SCHEMAS["influence_trajectories"]))
+    return rows.select(list(tables.SCHEMAS["influence_trajectories"])).collect()

@@ -27,8 +27,8 @@ def page_environment() -> Environment:
 def write_transcripts(
     experiment: str,
     *,
-    turns: pl.DataFrame,
-    ratings: pl.DataFrame,
+    turns: pl.LazyFrame | pl.DataFrame,
+    ratings: pl.LazyFrame | pl.DataFrame,
     trajectories: pl.DataFrame,
     selected: pl.DataFrame,
     limit: int,
@@ -38,13 +38,16 @@ def write_transcripts(
 
     Args:
         experiment: its name.
-        turns, ratings, trajectories: of all iterations.
+        turns, ratings, trajectories: of all iterations; no more of lazy frames is read than is
+            shown.
         selected: of all iterations, with a column `iteration`.
         limit: the most conversations per iteration: all that were selected first, then a seeded
             sample of the others.
         out: the HTML file.
     """
     shown = _choose(trajectories, selected, limit)
+    named = pl.col("trajectory").is_in([row["trajectory"] for row in shown])
+    turns, ratings = (frame.lazy().filter(named).collect() for frame in (turns, ratings))
     talks = [_talk(row, turns, ratings) for row in shown]
     page = (
         page_environment()

@@ -63,7 +63,9 @@ def used_models(config: Config) -> set[str]:
     if config.extraction.model is not None:
         used.add(config.extraction.model)
     if config.grows_trees:
-        used |= {config.agents.a, config.agents.b, config.filter.model}
+        used.add(config.filter.model)
+        if not config.imports_trees:
+            used |= {config.agents.a, config.agents.b}
     if "team" in config.evaluations_run:
         used |= set(config.evaluations.team.partners)
     if config.analysis is not None and config.analysis.listener is not None:
@@ -97,6 +99,8 @@ def _count(
     typical = lengths.text("What is it?" * 8) * TRIVIA_CHARACTERS / 88
     if source is None:
         return float(given or 0), typical
+    if source.trajectories:
+        return float(given or sum(_lines(Path(file)) for file in source.trajectories)), typical
     path = source.path
     if path is None:
         path = f"resources/questions/{which}.{source.dataset}{Path(source.repo_file).suffix}"
@@ -115,6 +119,11 @@ def _count(
             hint="set its `limit`, or give --questions for the trees",
         )
     return float(found), typical
+
+
+def _lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(bool(line.strip()) for line in file)
 
 
 def model_shapes(config: Config, parameters: dict[str, float], models: Path) -> dict[str, Shape]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pbt_workflow.config import Config, TinySource
+from pbt_workflow.config import Config, MicroworldSource, TinySource
 from pbt_workflow.errors import PbtError
 from pbt_workflow.plan.lengths import source_name
 from pbt_workflow.plan.work import Work
@@ -110,6 +110,8 @@ def model_shape(config: Config, name: str, given: float | None, models: Path) ->
         shape = _like_llama(12 * source.layers * source.hidden_size**2)
     elif file.is_file():
         shape = _read_shape(file)
+    elif isinstance(source, MicroworldSource):
+        shape = _like_llama(12 * source.layers * source.width**2)
     elif source_name(config, name) in SHAPES:
         shape = SHAPES[source_name(config, name)]
     elif given is not None:

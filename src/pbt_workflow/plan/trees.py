@@ -182,7 +182,7 @@ def tree_works(
     growth = tree_growth(config, measures, questions, question)
     shards = config.trees.shards
     works = []
-    for depth in range(len(growth.widths)):
+    for depth in range(0 if config.imports_trees else len(growth.widths)):
         model = config.agents.a if speaker(depth) == "a" else config.agents.b
         factor = measures.prompt_factor.get(f"generate/turn {depth}", 1.0)
         works.append(turn_work(config, growth, lengths, depth, model, shards, factor))

@@ -1,16 +1,15 @@
 """The report: numbers from a run's artifacts, put into one self-contained HTML page."""
 
-import math
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pbt_workflow import tables
 from pbt_workflow.config import Config
+from pbt_workflow.errors import PbtError
 from pbt_workflow.report.analysis import analysis_section
+from pbt_workflow.report.costs import costs_section, duration, read_benchmarks
 from pbt_workflow.report.evaluations import (
     NAMES,
     Results,
@@ -19,6 +18,7 @@ from pbt_workflow.report.evaluations import (
     not_run,
 )
 from pbt_workflow.report.examples import example_dialogues
+from pbt_workflow.report.explorer import explorer_section
 from pbt_workflow.report.funnel import count_rows, funnel_section
 from pbt_workflow.report.numbers import (
     compare,
@@ -28,15 +28,10 @@ from pbt_workflow.report.numbers import (
     paper_numbers,
     small_n,
 )
-from pbt_workflow.report.plots import looks_of, plot_training
-from pbt_workflow.report.run import (
-    duration,
-    farm_origin,
-    licence,
-    read_benchmarks,
-    run_section,
-    versions,
-)
+from pbt_workflow.report.page import thousands, write_page
+from pbt_workflow.report.plots import looks_of, plot_training, standalone
+from pbt_workflow.report.rows import evaluation_rows
+from pbt_workflow.report.run import run_section
 from pbt_workflow.report.samples import sample_pairs, sample_trees, scan_parts
 
 
@@ -49,6 +44,7 @@ def build_report(
     questions: Path | None = None,
     scored: Sequence[Path] = (),
     pairs: Sequence[Path] = (),
+    preferences: Sequence[Path] = (),
     training: Sequence[Path] = (),
     selection: Sequence[Path] = (),
     results: Path | None = None,
@@ -68,98 +64,109 @@ def build_report(
         funnel: the artifact of this name; None in a run without trees, whose page then has no
             sections about them.
         questions, scored, pairs: questions and parts of the trees; not read without a funnel.
+        preferences: balanced sets, `<recipe>/<split>.parquet`; without any, the page does not say
+            which pairs are in one.
         training, selection: parts of these artifacts; shown in a run that trains.
         results: the artifact of this name, which holds the paper's numbers; None: they are not
             shown.
-        responses: judged replies, of which examples are shown.
+        responses: judged replies, of which examples and a draw of rows are shown.
         analysis: folder with the analysis of flips; None: there is no section on it.
         benchmarks: folder of Snakemake benchmark files, `<rule>/<wildcards>.tsv`; may be missing.
 
     Raises:
         PbtError: an artifact is missing, unreadable or of another schema.
     """
+    found = _results(config, metrics, results)
+    turns, replies = scan_parts(scored, "scored"), scan_parts(responses, "responses")
+    examples = example_dialogues(config.run, replies, found.looks)
+    rows = evaluation_rows(config.run, replies, found.looks)
+    jobs = read_benchmarks(benchmarks)
+    counts, grown = None, {}
+    if funnel is not None:
+        counts, grown = _tree_sections(config, funnel, questions, turns, pairs, preferences)
+    # A dialogue may have the name of another section.
+    titles = [(name, name, title) for name, title in NAMES.items()]
+    titles += [(name, f"dialogue-{name}", name) for name in config.evaluations.dialogues.files]
+    # Contents and page follow this order; a section that is None is left out of both.
+    sections = [
+        ("summary", "Summary", _summary(found, counts, jobs)),
+        ("run", "What was run", run_section(config, not_run(found))),
+        ("costs", "Costs", costs_section(config, jobs, turns, replies)),
+        ("funnel", "Questions to pairs", grown.get("funnel")),
+        *(
+            (
+                place,
+                title,
+                evaluation_section(found, name, examples.get(name, []), rows.get(name, [])),
+            )
+            for name, place, title in titles
+        ),
+        ("analysis", "Changes of mind", None if analysis is None else analysis_section(analysis)),
+        ("training", "Training", _training(found, training, selection)),
+        ("explorer", "Explorer", grown.get("explorer")),
+        ("trees", "Trees", grown.get("trees")),
+        ("pairs", "Pairs", grown.get("pairs")),
+    ]
+    write_page(config, sections, out)
+
+
+def write_plot(config: Config, metrics: Path, evaluation: str, out: Path) -> None:
+    """Write an evaluation's first plot of the report as an SVG file.
+
+    Args:
+        config: the run's configuration.
+        metrics: the artifact of this name.
+        evaluation: its name.
+        out: the SVG file.
+
+    Raises:
+        PbtError: there is nothing to plot, or the artifact is missing or of another schema.
+    """
+    section = evaluation_section(_results(config, metrics, None), evaluation, [], [])
+    if section is None or not section["plots"]:
+        raise PbtError(f"no {evaluation} rows to plot", where=metrics, hint="run it first")
+    with tables.atomic_path(out) as partial:
+        partial.write_text(standalone(section["plots"][0][0]), encoding="utf-8")
+
+
+def _results(config: Config, metrics: Path, results: Path | None) -> Results:
     measured = order_metrics(tables.read_table(metrics, "metrics"))
     variants = [name for model in config.evaluated for name in config.variants(model)]
-    found = Results(
+    return Results(
         config,
         measured,
         paper_numbers(None if results is None else tables.read_table(results, "results")),
         looks_of([*variants, *measured["recipe"]]),
     )
-    examples = example_dialogues(config.run, responses, found.looks)
-    jobs = read_benchmarks(benchmarks)
-    counts, grown = None, {}
-    if funnel is not None:
-        counts, grown = _tree_sections(config, funnel, questions, scored, pairs)
-    # Contents and page follow this order; a section that is None is left out of both.
-    sections = [
-        ("summary", "Summary", _summary(found, counts, jobs)),
-        ("run", "What was run", run_section(config, jobs, not_run(found))),
-        ("funnel", "Questions to pairs", grown.get("funnel")),
-        *(
-            (name, title, evaluation_section(found, name, examples.get(name, [])))
-            for name, title in NAMES.items()
-        ),
-        *(
-            (f"dialogue-{name}", name, evaluation_section(found, name, examples.get(name, [])))
-            for name in config.evaluations.dialogues.files
-        ),
-        ("analysis", "Changes of mind", None if analysis is None else analysis_section(analysis)),
-        ("training", "Training", _training(found, training, selection)),
-        ("trees", "Trees", grown.get("trees")),
-        ("pairs", "Pairs", grown.get("pairs")),
-    ]
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"duration": duration, "percent": share, "thousands": thousands}
-    page = environment.get_template("template.html.j2").render(
-        config=config,
-        sections=[section for section in sections if section[2] is not None],
-        versions=versions(),
-        licence=licence(),
-        farm=farm_origin(config.evaluations.misinformation.files),
-        built=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-    )
-    with tables.atomic_path(out) as partial:
-        partial.write_text(page, encoding="utf-8")
-
-
-def share(value: float | None) -> str:
-    """A share as a percentage, or a dash."""
-    return "—" if value is None or math.isnan(value) else f"{100 * value:.1f}%"
-
-
-def thousands(count: int) -> str:
-    """A count with separators."""
-    return f"{count:,}"
 
 
 def _tree_sections(
     config: Config,
     funnel: Path,
     questions: Path | None,
-    scored: Sequence[Path],
+    turns: pl.LazyFrame,
     pairs: Sequence[Path],
+    preferences: Sequence[Path],
 ) -> tuple[dict[str, int], dict[str, dict]]:
     """Counts for the summary, and the sections of a run that grows trees."""
-    turns, preferences = scan_parts(scored, "scored"), scan_parts(pairs, "pairs")
+    compared = scan_parts(pairs, "pairs")
     asked = scan_parts([] if questions is None else [questions], "questions")
-    counts = count_rows(turns, preferences, asked)
+    counts = count_rows(turns, compared, asked)
+    trees = sample_trees(config.run, turns, compared, asked)
+    shown = sample_pairs(config.run, compared, asked)
     return counts, {
         "funnel": funnel_section(tables.read_table(funnel, "funnel"), config),
-        "trees": {
-            "trees": sample_trees(config.run, turns, preferences, asked),
-            "total": counts["trees"],
-        },
-        "pairs": {
-            "pairs": sample_pairs(config.run, preferences, asked),
-            "total": counts["resist"] + counts["accept"],
-        },
+        "explorer": explorer_section(
+            config,
+            turns,
+            compared,
+            asked,
+            preferences=preferences,
+            first=[row["id"] for row in trees] + [row["tree_id"] for row in shown],
+            total=counts["trees"],
+        ),
+        "trees": {"trees": trees, "total": counts["trees"]},
+        "pairs": {"pairs": shown, "total": counts["resist"] + counts["accept"]},
     }
 
 

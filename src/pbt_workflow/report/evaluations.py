@@ -42,17 +42,20 @@ class Results:
         return [column for column in columns if column[1:] in rows]
 
 
-def evaluation_section(results: Results, evaluation: str, examples: list[dict]) -> dict | None:
+def evaluation_section(
+    results: Results, evaluation: str, examples: list[dict], rows: list[dict]
+) -> dict | None:
     """What the page shows of one evaluation; None if it is neither in the run nor in the metrics.
 
     Returns:
-        `plots` (SVG and caption), `tables` (see `_table`), `comparisons` (see `numbers.compare`)
-        and `examples`; without any metrics, all but the examples are empty.
+        `plots` (SVG and caption), `tables` (see `_table`), `comparisons` (see `numbers.compare`),
+        `examples` and `rows` (see `rows.evaluation_rows`); without any metrics, all but the last
+        two are empty.
     """
     if results.of(evaluation).is_empty():
         if evaluation not in results.config.evaluations_run:
             return None
-        return {"plots": [], "tables": [], "comparisons": [], "examples": examples}
+        return {"plots": [], "tables": [], "comparisons": [], "examples": examples, "rows": rows}
     sections = {
         "misinformation": _misinformation,
         "flipflop": _flipflop,
@@ -61,7 +64,7 @@ def evaluation_section(results: Results, evaluation: str, examples: list[dict]) 
     }
     made = sections.get(evaluation)
     section = _dialogue(results, evaluation) if made is None else made(results)
-    return {**section, "examples": examples}
+    return {**section, "examples": examples, "rows": rows}
 
 
 def not_run(results: Results) -> list[tuple[str, str]]:

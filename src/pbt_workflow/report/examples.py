@@ -1,12 +1,9 @@
-"""One dialogue per evaluation and model, the replies of every recipe side by side."""
-
-from pathlib import Path
+"""Dialogues of the evaluations, the replies of every recipe side by side."""
 
 import polars as pl
 
 from pbt_workflow.evaluate.team import speaks
 from pbt_workflow.report.plots import Look
-from pbt_workflow.report.samples import scan_parts
 from pbt_workflow.report.trees import STATES, UNSTATED
 from pbt_workflow.seeds import unit_interval
 
@@ -21,65 +18,117 @@ JUDGEMENTS = {
 
 
 def example_dialogues(
-    run: str, responses: list[Path], looks: dict[str, Look]
+    run: str, responses: pl.LazyFrame, looks: dict[str, Look]
 ) -> dict[str, list[dict]]:
     """Per evaluation an item of each model that all its recipes replied to.
 
     The item is drawn by a hash of the run's name, the evaluation and the item, and so is the same
     for models that were asked the same. Items whose dialogue more recipes continued come first (a
     misinformation dialogue has one answer only where that was wrong). Of several seeds the first
-    is shown. The files are only scanned; of their texts no more is kept than is shown.
+    is shown.
 
     Args:
         run: the run's name.
-        responses: judged replies (schema `responses`), any number of evaluations and models.
+        responses: judged replies (schema `responses`) of any evaluations and models, only scanned.
         looks: recipes in the order in which they are shown.
 
     Returns:
-        Evaluation -> dicts of `model`, `subset`, `accepted` (normalised), `prompt` (messages that
-        open the dialogue) and `columns`: dicts of `recipe` and `turns` (see `_turns`).
+        Evaluation -> dicts of `model`, `subset`, `question_id`, `accepted` (normalised), `prompt`
+        (messages that open the dialogue) and `columns`: dicts of `recipe` and `turns` (see
+        `_turns`).
     """
-    # Replies on dev rows, which select an adapter, have an epoch.
-    rows = scan_parts(responses, "responses").filter(pl.col("epoch").is_null())
-    seeds = rows.group_by("model").agg(seed=pl.col("seed").min()).collect().to_dicts()
-    recipe = pl.col("recipe")
-    items = (
-        rows.filter(_any_of(seeds))
-        .group_by(ITEM)
-        .agg(recipes=recipe.n_unique(), continued=recipe.filter(pl.col("turn") > 0).n_unique())
-        .collect()
-    )
+    rows, items = _items(responses)
     chosen = {}
     for evaluation, model, subset, item_id, *counts in sorted(items.iter_rows()):
         draw = unit_interval("report", run, evaluation, subset, item_id)
         rank = (*(-count for count in counts), draw)
         best = chosen.setdefault((evaluation, model), (rank, subset, item_id))
         chosen[evaluation, model] = min(best, (rank, subset, item_id))
-    keys = [(*key, *item) for key, (_, *item) in chosen.items()]
+    found: dict[str, list[dict]] = {}
+    for (evaluation, model), (_, subset, item_id) in chosen.items():
+        shown = _dialogues(rows, evaluation, model, [(subset, item_id)], looks)
+        found.setdefault(evaluation, []).extend(shown)
+    return found
+
+
+def drawn_dialogues(
+    run: str, responses: pl.LazyFrame, looks: dict[str, Look], most: int
+) -> dict[tuple[str, str], tuple[list[dict], int]]:
+    """Dialogues of each evaluation and model, drawn by a hash of the run's name and the item.
+
+    Unlike examples they are not chosen by what was said, so they show what is usual. An item that
+    is asked in several subsets is drawn in all of them.
+
+    Args:
+        run, responses, looks: as in `example_dialogues`.
+        most: of an evaluation and model.
+
+    Returns:
+        (evaluation, model) -> (dialogues as in `example_dialogues`, how many there are).
+    """
+    rows, items = _items(responses)
+    found = {}
+    for (evaluation, model), mine in items.sort(ITEM).group_by(ITEM[:2], maintain_order=True):
+        names = mine.select("subset", "item_id").rows()
+        draws = {item: unit_interval("rows", run, evaluation, item) for _, item in names}
+        names.sort(key=lambda name: (draws[name[1]], name[1], name[0]))
+        dialogues = _dialogues(rows, evaluation, model, names[:most], looks)
+        found[evaluation, model] = dialogues, len(names)
+    return found
+
+
+def _items(responses: pl.LazyFrame) -> tuple[pl.LazyFrame, pl.DataFrame]:
+    """Replies of each model's first seed, and per item how many recipes replied and went on."""
+    # Replies on dev rows, which select an adapter, have an epoch.
+    rows = responses.filter(pl.col("epoch").is_null())
+    seeds = rows.group_by("model").agg(seed=pl.col("seed").min()).collect().to_dicts()
+    rows = rows.filter(_any_of(seeds))
+    recipe = pl.col("recipe")
+    counts = rows.group_by(ITEM).agg(
+        recipes=recipe.n_unique(), continued=recipe.filter(pl.col("turn") > 0).n_unique()
+    )
+    return rows, counts.collect()
+
+
+def _dialogues(
+    rows: pl.LazyFrame,
+    evaluation: str,
+    model: str,
+    names: list[tuple[str, str]],
+    looks: dict[str, Look],
+) -> list[dict]:
+    """The dialogues about some (subset, item), in their order; see `example_dialogues`."""
     # A filter, unlike a join, is applied while a file is read, before its texts are.
-    shown = [dict(zip(ITEM, key, strict=True)) for key in keys]
+    texts = rows.filter(
+        pl.col("evaluation") == evaluation,
+        pl.col("model") == model,
+        pl.col("item_id").is_in([item for _, item in names]),
+    ).collect()
     # Free replies before the answers asked for after them.
     order = ["turn", pl.col("judgement").is_not_null()]
-    texts = rows.filter(_any_of(seeds), _any_of(shown)).collect().sort(order, maintain_order=True)
-    found: dict[str, list[dict]] = {}
-    for evaluation, model, subset, _ in keys:
-        mine = texts.filter(pl.col("evaluation") == evaluation, pl.col("model") == model)
-        spoken = {name: mine.filter(recipe=name).to_dicts() for name in looks}
+    spoken = texts.sort(order, maintain_order=True).partition_by(
+        ["subset", "item_id"], as_dict=True, maintain_order=True
+    )
+    dialogues = []
+    for subset, item in names:
+        mine = spoken[subset, item]
         opening = mine.row(0, named=True)
-        found.setdefault(evaluation, []).append(
+        turns = mine.partition_by("recipe", as_dict=True)
+        dialogues.append(
             {
                 "model": model,
                 "subset": subset,
+                "question_id": opening["question_id"],
                 "accepted": opening["normalized_aliases"],
                 "prompt": opening["prompt"],
                 "columns": [
-                    {"recipe": name, "turns": _turns(turns, opening["prompt"])}
-                    for name, turns in spoken.items()
-                    if turns
+                    {"recipe": name, "turns": _turns(turns[(name,)].to_dicts(), opening["prompt"])}
+                    for name in looks
+                    if (name,) in turns
                 ],
             }
         )
-    return found
+    return dialogues
 
 
 def _any_of(rows: list[dict]) -> pl.Expr:

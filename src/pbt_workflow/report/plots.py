@@ -205,4 +205,22 @@ def inline_svg(figure: Figure, label: str) -> Markup:
     used = set(re.findall(r"#([\w.-]+)", text))
     text = re.sub(r' id="([^"]*)"', lambda id_: id_[0] if id_[1] in used else "", text)
     text = text.replace(INK, "currentColor")
-    return Markup(text.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1))
+    # A plot as wide as the page for ten inches, and in proportion for others.
+    opening = f'<svg role="img" aria-label="{escape(label)}"'
+    opening += f' style="--wide:{105 * figure.get_figwidth():.0f}px" '
+    return Markup(text.replace("<svg ", opening, 1))
+
+
+def standalone(svg: Markup) -> str:
+    """An inline plot as a file of its own, legible where pages are light and where they are dark.
+
+    Args:
+        svg: see `inline_svg`.
+    """
+    style = (
+        "<style>svg { color: #1d2430; background: #ffffff; } "
+        "@media (prefers-color-scheme: dark) { svg { color: #e6e9ee; background: #14181e; } }"
+        "</style>"
+    )
+    opening, rest = svg.split(">", 1)
+    return f"{opening}>{style}{rest}"

@@ -1,10 +1,7 @@
-"""The section on what was run: models, questions, versions, computing time."""
+"""The section on what was run: models, questions, versions."""
 
-import csv
-import math
 import platform
 from importlib import metadata
-from pathlib import Path
 
 import yaml
 
@@ -16,57 +13,22 @@ PACKAGES = ("torch", "transformers", "trl", "peft", "polars", "snakemake")
 FARM = "llms-believe-the-earth-is-flat"
 
 
-def run_section(config: Config, jobs: list[dict], missing: list[tuple[str, str]]) -> dict:
+def run_section(config: Config, missing: list[tuple[str, str]]) -> dict:
     """What the page says of the run itself.
 
     Args:
         config: the run's configuration.
-        jobs: see `read_benchmarks`.
         missing: (name, reason) of evaluations that were not run.
     """
     return {
         "models": _models(config),
         "sources": _sources(config),
         "versions": versions(),
-        "jobs": jobs,
         "missing": missing,
         "config_yaml": yaml.safe_dump(
             config.model_dump(mode="json"), sort_keys=False, allow_unicode=True
         ),
     }
-
-
-def read_benchmarks(folder: Path) -> list[dict]:
-    """Jobs, seconds (wall clock, added up) and highest memory (MB or None) per rule.
-
-    Files without a readable time are left out; a missing folder gives an empty list.
-    """
-    rules: dict[str, dict] = {}
-    for path in sorted(Path(folder).rglob("*.tsv")):
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-        seconds = [value for row in rows if (value := _number(row.get("s"))) is not None]
-        if not seconds:
-            continue
-        name = path.relative_to(folder).parts[0].removesuffix(".tsv")
-        rule = rules.setdefault(name, {"rule": name, "jobs": 0, "seconds": 0.0, "memory": None})
-        rule["jobs"] += 1
-        rule["seconds"] += sum(seconds)
-        memory = [m for row in rows if (m := _number(row.get("max_rss"))) is not None]
-        rule["memory"] = max([*memory, rule["memory"] or 0.0]) or None
-    return sorted(rules.values(), key=lambda rule: -rule["seconds"])
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: `4.2 s`, `3 min 20 s`, `25 min`, `5 h 07 min`."""
-    if round(seconds, 1) < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 10:
-        return f"{minutes} min {rest:02d} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def versions() -> dict[str, str]:
@@ -99,14 +61,6 @@ def farm_origin(files: FarmFiles) -> str:
         )
     published = "where" if FARM in files.url.lower() else "which is not where"
     return f"“{files.dataset}”, fetched from {files.url}, {published} FARM is published"
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
 
 
 def _models(config: Config) -> list[dict]:
@@ -162,7 +116,9 @@ def _sources(config: Config) -> list[dict]:
         {
             "use": use,
             "dataset": source.dataset,
-            "place": source.path or f"{source.repo} @ {source.revision}, {source.repo_file}",
+            "place": source.path
+            or ", ".join(source.trajectories or ())
+            or f"{source.repo} @ {source.revision}, {source.repo_file}",
             "split": source.split or "all",
             "limit": f"{source.limit or 'none'}{f', {limit} of them' if limit else ''}",
             "seed": source.seed,

@@ -32,7 +32,7 @@ def sample_trees(
     chosen = [tree_id for *_, tree_id in order[:SAMPLES]]
     rows = turns.filter(pl.col("tree_id").is_in(chosen)).collect()
     taught = coded.filter(pl.col("tree_id").is_in(chosen)).collect()
-    asked = _question(questions, list(dict.fromkeys(rows["question_id"])))
+    asked = questions_by_id(questions, list(dict.fromkeys(rows["question_id"])))
     samples = []
     for tree_id in chosen:
         nodes = rows.filter(tree_id=tree_id).sort("node_id").to_dicts()
@@ -59,12 +59,13 @@ def sample_pairs(run: str, pairs: pl.LazyFrame, questions: pl.LazyFrame) -> list
     order = [first[code] for code in sorted(first)] + [pair_id for pair_id, _ in drawn]
     chosen = list(dict.fromkeys(order))[:SAMPLES]
     rows = pairs.filter(pl.col("pair_id").is_in(chosen)).collect().to_dicts()
-    asked = _question(questions, [row["question_id"] for row in rows])
+    asked = questions_by_id(questions, [row["question_id"] for row in rows])
     found = {row["pair_id"]: row | {"question": asked[row["question_id"]]} for row in rows}
     return [found[pair_id] for pair_id in chosen]
 
 
-def _question(questions: pl.LazyFrame, question_ids: list[str]) -> dict[str, dict]:
+def questions_by_id(questions: pl.LazyFrame, question_ids: list[str]) -> dict[str, dict]:
+    """Rows of the `questions` table by their id; one that says so where there is none."""
     rows = questions.filter(pl.col("question_id").is_in(question_ids)).collect()
     missing = {"question": "(question not in the questions file)", "aliases": [], "dataset": "—"}
     return {name: missing for name in question_ids} | {

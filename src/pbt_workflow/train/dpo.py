@@ -5,9 +5,10 @@ import shutil
 from pathlib import Path
 
 from pbt_workflow import chat, config, tables
+from pbt_workflow.checksums import file_digest
 from pbt_workflow.errors import PbtError
 from pbt_workflow.progress import quiet_bars
-from pbt_workflow.train import data, loading, run
+from pbt_workflow.train import data, loading, run, trackers
 
 
 def train_dpo(
@@ -25,6 +26,8 @@ def train_dpo(
     work: Path,
     out: Path,
     log: Path,
+    report_to: str = "none",
+    project: str = "pbt-workflow",
 ) -> None:
     """Train an SFT adapter further with TRL's DPOTrainer, the SFT model being the reference.
 
@@ -47,17 +50,20 @@ def train_dpo(
         work: folder for checkpoints, not an output.
         out: folder that gets one adapter per epoch, `epoch1` … `epochN`, all or none.
         log: a `training` table.
+        report_to: `runtime.report_to`.
+        project: what a tracker files the training under.
 
     Raises:
         PbtError: no rows, rows longer than `dpo.max_length`, unusable base or adapter, or a loss
             that is not a number.
     """
+    trackers.check_tracker(report_to)
     quiet_bars()
     from transformers import set_seed
 
     tokenizer = chat.load_tokenizer(base)
     pairs = data.read_pairs(preferences, tokenizer, "train.dpo.max_length", dpo.max_length)
-    loading.check_adapter(adapter)
+    loading.check_adapter(adapter, base)
     settings = {
         "stage": "dpo",
         "name": name,
@@ -65,13 +71,14 @@ def train_dpo(
         "model": model.model_dump(exclude={"gpus"}),
         "dpo": dpo.model_dump(exclude={"epochs"}),
         "epochs": epochs,
-        "adapter": run.file_digest(Path(adapter) / loading.ADAPTER_WEIGHTS),
-        "preferences": run.file_digest(preferences),
+        "adapter": file_digest(Path(adapter) / loading.ADAPTER_WEIGHTS),
+        "preferences": file_digest(preferences),
     }
     run.prepare_work(work, settings)
     set_seed(seed)
     policy = loading.load_adapter(loading.load_base(base, model), base, adapter)
     trainer = make_trainer(policy, tokenizer, pairs, dpo, epochs, micro_batch, seed, work)
+    trackers.follow(trainer, report_to, project, log)
     checkpoints = run.train(trainer, work)
     if len(checkpoints) != epochs:
         raise PbtError(
@@ -85,7 +92,7 @@ def train_dpo(
     tables.write_table(frame, log, "training", settings)
     with tables.atomic_path(out) as partial:
         for epoch, checkpoint in enumerate(checkpoints, start=1):
-            loading.publish_adapter(checkpoint, partial / f"epoch{epoch}", name)
+            loading.publish_adapter(checkpoint, partial / f"epoch{epoch}", name, base)
     shutil.rmtree(work)
 
 

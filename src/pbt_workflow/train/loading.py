@@ -4,9 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
-from pbt_workflow import config
+from pbt_workflow import checksums, config
 from pbt_workflow.errors import PbtError
 from pbt_workflow.models import (
+    ADAPTER_BASE,
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     check_adapter,
@@ -105,11 +106,11 @@ def attach_adapter(loaded, base: Path, adapter: Path, is_trainable: bool = False
 
     Raises:
         PbtError: no adapter there, or one for a model of other layers, modules or widths. One for
-            a model of the same shape cannot be told apart.
+            another model of the same shape is found out if it was trained here.
     """
     from peft import PeftModel, get_peft_model_state_dict
 
-    check_adapter(adapter)
+    check_adapter(adapter, base)
     hint = f"it must have been trained on {base}"
     try:
         model = PeftModel.from_pretrained(loaded, str(adapter), is_trainable=is_trainable)
@@ -132,12 +133,16 @@ def attach_adapter(loaded, base: Path, adapter: Path, is_trainable: bool = False
     return model
 
 
-def publish_adapter(checkpoint: Path, folder: Path, name: str) -> None:
+def publish_adapter(checkpoint: Path, folder: Path, name: str, base: Path) -> None:
     """Copy a checkpoint's trained adapter: weights and config, with the base model's config
-    name in place of its path on this machine. The frozen reference stays behind."""
+    name in place of its path on this machine, and the base's fingerprint beside them. The frozen
+    reference stays behind."""
     folder.mkdir(parents=True)
     shutil.copyfile(checkpoint / ADAPTER_WEIGHTS, folder / ADAPTER_WEIGHTS)
     settings = json.loads((checkpoint / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     settings["base_model_name_or_path"] = name
     text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
     (folder / ADAPTER_CONFIG).write_text(text, encoding="utf-8")
+    trained_on = {"name": name, "fingerprint": checksums.fingerprint(base)}
+    text = json.dumps(trained_on, indent=2) + "\n"
+    (folder / ADAPTER_BASE).write_text(text, encoding="utf-8")

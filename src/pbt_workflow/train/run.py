@@ -1,6 +1,5 @@
 """What SFT and DPO share: arguments, checkpoints, resuming, and the training log."""
 
-import hashlib
 import json
 import math
 import shutil
@@ -139,9 +138,3 @@ def log_frame(
     return pl.DataFrame(rows, schema=columns).with_columns(
         model=pl.lit(name), recipe=pl.lit(recipe), seed=pl.lit(seed), stage=pl.lit(stage)
     )
-
-
-def file_digest(path: Path) -> str:
-    """The sha256 of a file's content."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

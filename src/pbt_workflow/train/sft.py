@@ -4,8 +4,9 @@ import shutil
 from pathlib import Path
 
 from pbt_workflow import chat, config, tables
+from pbt_workflow.checksums import file_digest
 from pbt_workflow.progress import quiet_bars
-from pbt_workflow.train import data, loading, run
+from pbt_workflow.train import data, loading, run, trackers
 
 
 def train_sft(
@@ -22,6 +23,8 @@ def train_sft(
     work: Path,
     out: Path,
     log: Path,
+    report_to: str = "none",
+    project: str = "pbt-workflow",
 ) -> None:
     """Train a LoRA adapter on the preferred completions with TRL's SFTTrainer.
 
@@ -42,11 +45,14 @@ def train_sft(
         work: folder for checkpoints, not an output.
         out: the adapter's folder, which appears complete or not at all.
         log: a `training` table.
+        report_to: `runtime.report_to`.
+        project: what a tracker files the training under.
 
     Raises:
         PbtError: no rows, rows longer than `sft.max_length`, unusable base, or a loss that is
             not a number.
     """
+    trackers.check_tracker(report_to)
     quiet_bars()
     from transformers import set_seed
     from trl import SFTConfig, SFTTrainer
@@ -60,7 +66,7 @@ def train_sft(
         "model": model.model_dump(exclude={"gpus"}),
         "lora": lora.model_dump(),
         "sft": sft.model_dump(),
-        "preferences": run.file_digest(preferences),
+        "preferences": file_digest(preferences),
     }
     run.prepare_work(work, settings)
     set_seed(seed)
@@ -79,11 +85,12 @@ def train_sft(
         processing_class=tokenizer,
         peft_config=loading.lora_config(loaded, lora),
     )
+    trackers.follow(trainer, report_to, project, log)
     checkpoints = run.train(trainer, work)
     frame = run.log_frame(
         trainer.state.log_history, name=name, recipe=recipe, seed=seed, stage="sft"
     )
     tables.write_table(frame, log, "training", settings)
     with tables.atomic_path(out) as partial:
-        loading.publish_adapter(checkpoints[-1], partial, name)
+        loading.publish_adapter(checkpoints[-1], partial, name, base)
     shutil.rmtree(work)

@@ -1,0 +1,59 @@
+"""Folders ready for a hub. Nothing here is part of a run: name the folder that is wanted.
+
+Needs
+  <results>/adapters/…, <results>/preferences/…, <results>/metrics.parquet, <results>/funnel.parquet
+
+Makes
+  <results>/publish/adapters/{model}-{recipe}-seed{seed}/   weights, model card, configuration
+  <results>/publish/preferences/                            preference sets, dataset card
+"""
+
+
+localrules:
+    publish_adapter,
+    publish_preferences,
+
+
+rule publish_adapter:
+    input:
+        adapter="<results>/adapters/{model}/{recipe}/seed{seed}/selected",
+        selection="<results>/adapters/{model}/{recipe}/seed{seed}/selection.parquet",
+        preferences="<results>/preferences/{recipe}/train.parquet",
+        metrics="<results>/metrics.parquet",
+    output:
+        directory("<results>/publish/adapters/{model}-{recipe}-seed{seed}"),
+    log:
+        "<logs>/publish_adapter/{model}-{recipe}-seed{seed}.log",
+    conda:
+        "../envs/train.yaml"
+    params:
+        config=resolved,
+    shell:
+        "pbt publish adapter --config {params.config:q} --name {wildcards.model:q}"
+        " --recipe {wildcards.recipe} --seed {wildcards.seed} --adapter {input.adapter:q}"
+        " --preferences {input.preferences:q} --selection {input.selection:q}"
+        " --metrics {input.metrics:q} --out {output:q} >{log:q} 2>&1"
+
+
+rule publish_preferences:
+    input:
+        funnel="<results>/funnel.parquet",
+        sets=grown(
+            collect(
+                "<results>/preferences/{recipe}/{split}.parquet",
+                recipe=run.train.recipes,
+                split=["train", "dev", "test"],
+            )
+        ),
+    output:
+        directory("<results>/publish/preferences"),
+    log:
+        "<logs>/publish_preferences.log",
+    conda:
+        "../envs/train.yaml"
+    params:
+        config=resolved,
+        folder=f"results/{run.run}/preferences",
+    shell:
+        "pbt publish preferences --config {params.config:q} --preferences {params.folder:q}"
+        " --funnel {input.funnel:q} --out {output:q} >{log:q} 2>&1"

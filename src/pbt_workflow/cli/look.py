@@ -1,0 +1,62 @@
+"""Commands that look and change nothing: artifacts, the machine, how far a run is."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+
+
+def to_screen(what) -> None:
+    """Print text or a rich renderable, its markup-like text as it is."""
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        # A file or a pipe has no width; long commands and names stay on one line.
+        console.width = 160
+    console.print(what)
+
+
+@app.command()
+def show(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="A .parquet file, a config.yaml, or an adapter's, model's, run's folder."
+        ),
+    ],
+    rows: Annotated[int, typer.Option(min=0, help="Rows of a table to show.")] = 3,
+    tree: Annotated[
+        str | None, typer.Option(help="Show this question's dialogue tree (of a run's folder).")
+    ] = None,
+) -> None:
+    """Show what a file or folder of a run holds and where it came from.
+
+    Examples: pbt show results/demo; pbt show results/demo/metrics.parquet --rows 5;
+    pbt show --tree QUESTION_ID results/demo
+    """
+    from pbt_workflow import show as showing
+
+    to_screen(showing.show(path, rows) if tree is None else showing.dialogue(path, tree))
+
+
+@app.command()
+def doctor(
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 if a package or Python is too old.")
+    ] = False,
+) -> None:
+    """Say what this machine can run: packages, engines, memory, GPUs, hub, SLURM, presets.
+
+    Example: pbt doctor
+    """
+    from pbt_workflow.doctor import examine
+
+    found = examine(Path.cwd())
+    for finding in found:
+        mark = {True: "ok  ", False: "BAD ", None: "-   "}[finding.ok]
+        print(f"{mark}{finding.topic:<17} {finding.text}")
+    if strict and any(finding.ok is False for finding in found):
+        raise typer.Exit(1)

@@ -1,0 +1,95 @@
+"""`pbt publish`: adapters and preference sets as folders ready for a hub, pushed on request."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pbt_workflow.cli import common
+from pbt_workflow.cli.common import ConfigFile, Name, Out, Seed, TrainedRecipe
+from pbt_workflow.errors import PbtError
+
+app = typer.Typer()
+publish = typer.Typer(
+    no_args_is_help=True,
+    help="""Write an adapter or preference sets with a card; upload them only with --push.
+
+    Example: pbt publish preferences --help
+    """,
+)
+app.add_typer(publish, name="publish")
+
+Repo = Annotated[str | None, typer.Option(help="owner/name on the hub, for --push.")]
+Push = Annotated[bool, typer.Option("--push", help="Upload. Without it nothing leaves here.")]
+Public = Annotated[bool, typer.Option("--public", help="Make a new repository public.")]
+Licence = Annotated[
+    str | None, typer.Option("--license", help="Licence of what is published, such as apache-2.0.")
+]
+
+
+@publish.command()
+def adapter(
+    config: ConfigFile,
+    name: Name,
+    recipe: TrainedRecipe,
+    seed: Seed,
+    adapter: Annotated[Path, typer.Option(help="The adapter's folder.")],
+    preferences: Annotated[Path, typer.Option(help="The rows it was trained on.")],
+    selection: Annotated[Path, typer.Option(help="Dev accuracy per epoch.")],
+    metrics: Annotated[Path, typer.Option(help="The run's metrics.")],
+    out: Out,
+    licence: Licence = None,
+    repo: Repo = None,
+    push: Push = False,
+    public: Public = False,
+) -> None:
+    """Write an adapter with its model card; upload it with --push --repo OWNER/NAME.
+
+    Example, after snakemake has trained it: snakemake --configfile config/demo.yaml --cores 1
+    results/demo/publish/adapters/smollm2-pbt-seed12; by hand with --push: the same options as in
+    that job's command.
+    """
+    from pbt_workflow import publish as publishing
+
+    run = common.read_run(config)
+    what = publishing.Adapter(name, recipe, seed, adapter, preferences, metrics, selection)
+    publishing.write_adapter(run, what, licence, out)
+    _finish(out, "model", repo, push, public)
+
+
+@publish.command()
+def preferences(
+    config: ConfigFile,
+    preferences: Annotated[Path, typer.Option(help="Folder with {recipe}/{split}.parquet.")],
+    funnel: Annotated[Path, typer.Option(help="The funnel's counts.")],
+    out: Out,
+    licence: Licence = None,
+    repo: Repo = None,
+    push: Push = False,
+    public: Public = False,
+) -> None:
+    """Write a run's preference sets with a dataset card; upload them with --push.
+
+    Example: pbt publish preferences --config results/demo/config.yaml --preferences
+    results/demo/preferences --funnel results/demo/funnel.parquet --out
+    results/demo/publish/preferences
+    """
+    from pbt_workflow import publish as publishing
+
+    publishing.write_preferences(common.read_run(config), preferences, funnel, licence, out)
+    _finish(out, "dataset", repo, push, public)
+
+
+def _finish(out: Path, kind: str, repo: str | None, push: bool, public: bool) -> None:
+    from pbt_workflow import publish as publishing
+
+    files = [path for path in sorted(out.rglob("*")) if path.is_file()]
+    print(f"{out}: {len(files)} files for a {kind} repository")
+    for path in files:
+        print(f"  {path.stat().st_size:>12,}  {path.relative_to(out)}")
+    if not push:
+        print("Nothing was uploaded. Read README.md and config.yaml, then add --push --repo.")
+        return
+    if repo is None:
+        raise PbtError("--push needs a repository", where="--repo", hint="--repo owner/name")
+    print(publishing.push(out, repo, kind, public))

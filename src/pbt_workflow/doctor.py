@@ -1,0 +1,212 @@
+"""What this machine can run: versions, engines, memory, GPUs, hub, cluster, presets."""
+
+import os
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from pbt_workflow.config import Config, read_config
+from pbt_workflow.errors import PbtError
+
+PRESETS = ("smoke", "demo", "microworld", "paper")
+# Beside the weights: the program, caches and gradients. The demo's jobs take 2.8 GB, of which
+# weights 0.54.
+WORKING_BYTES = 2.3e9
+USABLE = 0.9
+HUB_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line; `ok` is False where nothing can work, None where something is just absent."""
+
+    topic: str
+    ok: bool | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """CPU cores this process may use, memory in bytes, and the memory of each GPU."""
+
+    cores: int
+    memory: float
+    gpus: tuple[float, ...] = ()
+
+
+def examine(folder: Path) -> list[Finding]:
+    """Everything about this machine, in the order it is printed.
+
+    Args:
+        folder: the repository's folder, whose disk is meant and whose presets are tried.
+    """
+    import psutil
+
+    found = [_python(), *packages(), _vllm()]
+    gpus, lines = _gpus()
+    hardware = Hardware(_cores(), psutil.virtual_memory().total, gpus)
+    disk = shutil.disk_usage(folder)
+    text = f"{hardware.cores} CPU cores, {_gb(hardware.memory)} memory, {_gb(disk.free)} disk free"
+    found.append(Finding("machine", True, text))
+    found += lines
+    found += [_hub(), _slurm(), _program("git"), _program("make")]
+    for name in PRESETS:
+        file = folder / "config" / f"{name}.yaml"
+        if file.is_file():
+            found.append(preset(name, read_config(file), hardware, folder))
+    if not any(finding.topic.startswith("preset") for finding in found):
+        found.append(Finding("presets", None, "none in ./config; run this in the repository"))
+    return found
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Finding("python", sys.version_info >= (3, 11), f"{version}, 3.11 or newer is needed")
+
+
+def packages(distribution: str = "pbt-workflow") -> list[Finding]:
+    """What a distribution requires against what is installed; one line if all is well."""
+    from packaging.requirements import Requirement
+
+    try:
+        required = [Requirement(text) for text in metadata.requires(distribution) or []]
+    except metadata.PackageNotFoundError:
+        return [Finding("packages", False, f"{distribution} is not installed: pip install -e .")]
+    needed = [r for r in required if r.marker is None or r.marker.evaluate({"extra": ""})]
+    wrong = []
+    for requirement in needed:
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            wrong.append(Finding("packages", False, f"{requirement} is not installed"))
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            text = f"{requirement.name} {version} is installed; {requirement} is needed"
+            wrong.append(Finding("packages", False, text))
+    names = ("torch", "transformers", "trl", "peft", "bitsandbytes", "snakemake")
+    listed = ", ".join(f"{r.name} {metadata.version(r.name)}" for r in needed if r.name in names)
+    return wrong or [Finding("packages", True, f"all {len(needed)}: {listed}")]
+
+
+def _vllm() -> Finding:
+    try:
+        text = f"transformers, vllm {metadata.version('vllm')}"
+    except metadata.PackageNotFoundError:
+        text = "transformers; vllm is not installed here (see docs/engines.md)"
+    return Finding("engines", True, text)
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _gpus() -> tuple[tuple[float, ...], list[Finding]]:
+    import torch
+
+    if not torch.cuda.is_available():
+        text = "none that torch can use; models run on the CPU in full precision"
+        return (), [Finding("gpu", None, f"{text} (torch {torch.__version__})")]
+    memory, lines = [], []
+    for index in range(torch.cuda.device_count()):
+        device = torch.cuda.get_device_properties(index)
+        # Hardware support; torch counts emulation too otherwise.
+        bf16 = "with" if device.major >= 8 else "without"
+        text = f"{index}: {device.name}, {_gb(device.total_memory)}, {bf16} bfloat16"
+        memory.append(float(device.total_memory))
+        lines.append(Finding("gpu", True, text))
+    return tuple(memory), lines
+
+
+def _hub() -> Finding:
+    from huggingface_hub import constants, get_token
+
+    token = "a token is set" if get_token() else "no token is set (HF_TOKEN; for gated models)"
+    if constants.HF_HUB_OFFLINE:
+        return Finding("hub", None, f"switched off by HF_HUB_OFFLINE; {token}")
+    request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=HUB_SECONDS):
+            return Finding("hub", True, f"{constants.ENDPOINT} answers; {token}")
+    except urllib.error.HTTPError as error:
+        text = f"{constants.ENDPOINT} answers {error.code}; {token}"
+        return Finding("hub", error.code < 500 or None, text)
+    except (OSError, ValueError) as error:
+        text = f"{constants.ENDPOINT} is out of reach ({error}); {token}"
+        return Finding("hub", None, text)
+
+
+def _slurm() -> Finding:
+    if shutil.which("sbatch") is None:
+        return Finding("slurm", None, "no sbatch here")
+    version = _output("sbatch", "--version").strip()
+    if not version:
+        return Finding("slurm", None, "sbatch is installed but does not run")
+    accounting = "accounting unknown"
+    for line in _output("scontrol", "show", "config").splitlines():
+        name, _, value = line.partition("=")
+        if name.strip() == "AccountingStorageType":
+            kind = value.strip()
+            accounting = f"accounting {kind}"
+            if kind in ("", "(null)", "accounting_storage/none"):
+                accounting = "no accounting: set slurm-status-command: squeue (profiles/README.md)"
+    return Finding("slurm", True, f"{version}, {accounting}")
+
+
+def _program(name: str) -> Finding:
+    path = shutil.which(name)
+    if path is None:
+        return Finding(name, None, "not installed")
+    return Finding(name, True, _output(name, "--version").partition("\n")[0])
+
+
+def _output(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout
+
+
+def preset(name: str, config: Config, hardware: Hardware, folder: Path) -> Finding:
+    """Whether every model of a configuration fits this machine, and what each one takes.
+
+    A model with `gpus` needs them; its weights and working memory must fit into theirs. Others
+    must fit into the machine's memory, in full precision of their dtype.
+    """
+    needs, wrong = [], []
+    for model, entry in config.models.items():
+        if entry.scripted:
+            continue
+        try:
+            size = _bytes(config, model, entry.gpus, folder)
+        except PbtError as error:
+            wrong.append(error.what)
+            continue
+        needs.append(f"{model} {_gb(size)}" + (f" on {entry.gpus} GPU(s)" if entry.gpus else ""))
+        best = sorted(hardware.gpus, reverse=True)[: entry.gpus]
+        if len(best) < entry.gpus:
+            wrong.append(f"{model} asks for {entry.gpus} GPU(s), {len(hardware.gpus)} here")
+        elif size > USABLE * (sum(best) if entry.gpus else hardware.memory):
+            wrong.append(f"{model} does not fit")
+    verdict = f"does not fit: {'; '.join(wrong)}" if wrong else "fits"
+    listed = f" ({', '.join(needs)})" if needs else " (no model with weights)"
+    return Finding(f"preset {name}", None if wrong else True, verdict + listed)
+
+
+def _bytes(config: Config, model: str, gpus: int, folder: Path) -> float:
+    from pbt_workflow.plan.hardware import DTYPE_BYTES, model_shape
+
+    shape = model_shape(config, model, None, folder / "resources" / "models")
+    each = shape.loaded_bytes if gpus else DTYPE_BYTES[config.models[model].dtype]
+    return shape.parameters * each + WORKING_BYTES
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:,.1f} GB" if size < 1e11 else f"{size / 1e9:,.0f} GB"

@@ -1,0 +1,113 @@
+"""More openings of an environment, written by a model after the pattern of those there are.
+
+A person should read them before anything is trained on them; so this is a command that writes a
+theme file, and no step of the workflow.
+"""
+
+import re
+from collections.abc import Mapping
+from itertools import count as count_from
+
+import yaml
+
+from pbt_workflow.chat import Message
+from pbt_workflow.engines import ChatRequest, Decoding, Engine
+from pbt_workflow.errors import PbtError
+from pbt_workflow.influence.environments import EnvironmentClass, Theme
+from pbt_workflow.seeds import derive_seed
+
+EXAMPLES = 4
+# Requests per opening wanted, after which we give up.
+ATTEMPTS = 6
+DECODING = Decoding(temperature=1.0, top_p=0.95, max_new_tokens=250, min_new_tokens=1)
+
+
+def extend_theme(
+    machine: EnvironmentClass, theme: Theme, engine: Engine, count: int, seed: int
+) -> Theme:
+    """The theme with `count` further openings, named `g1`, `g2` and so on.
+
+    Each request shows a few openings and asks for another in the same form. Replies that lack a
+    part of the form, hold a brace (a template's), or repeat an opening are passed over.
+
+    Raises:
+        PbtError: the model's replies gave too few.
+    """
+    openings = {name: _parts(value) for name, value in theme.openings.items()}
+    first, *others = openings.values()
+    form = [name for name in first if all(name in parts for parts in others)]
+    known = {_key(parts) for parts in openings.values()}
+    made: list[dict[str, str]] = []
+    for attempt in range(ATTEMPTS):
+        wanted = count - len(made)
+        if not wanted:
+            break
+        requests = [
+            _request(machine, theme, list(openings.values()), form, seed, attempt, index)
+            for index in range(wanted)
+        ]
+        for reply in engine.chat(requests, DECODING):
+            parts = read_opening(reply.text, form)
+            if parts is not None and _key(parts) not in known and reply.finish_reason != "length":
+                known.add(_key(parts))
+                made.append(parts)
+    if len(made) < count:
+        raise PbtError(
+            f"only {len(made)} of {count} openings could be read from the model's replies",
+            hint="use a more capable model",
+        )
+    simple = form == ["message"]
+    free = (f"g{number}" for number in count_from(1) if f"g{number}" not in openings)
+    added = {
+        name: parts["message"] if simple else parts for parts, name in zip(made, free, strict=False)
+    }
+    return theme.model_copy(update={"openings": {**theme.openings, **added}})
+
+
+def read_opening(reply: str, form: list[str]) -> dict[str, str] | None:
+    """The parts of an opening from lines `name: text`; None if one is missing or unusable."""
+    parts = {}
+    for name in form:
+        found = re.search(rf"^\W*{re.escape(name)}\W*:[\s*]*(.+?)\s*$", reply, re.M | re.I)
+        text = found.group(1).strip().strip('"“”') if found else ""
+        if not text or "{" in text or "}" in text:
+            return None
+        parts[name] = text
+    return parts
+
+
+def theme_yaml(theme: Theme) -> str:
+    """A theme as its YAML file."""
+    values = theme.model_dump(mode="json")
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _parts(value: str | Mapping[str, str]) -> dict[str, str]:
+    return {"message": value} if isinstance(value, str) else dict(value)
+
+
+def _key(parts: Mapping[str, str]) -> str:
+    return re.sub(r"\W+", " ", " ".join(parts.values())).strip().casefold()
+
+
+def _request(
+    machine: EnvironmentClass,
+    theme: Theme,
+    openings: list[dict[str, str]],
+    form: list[str],
+    seed: int,
+    attempt: int,
+    index: int,
+) -> ChatRequest:
+    own = derive_seed("openings", seed, attempt, index)
+    order = sorted(range(len(openings)), key=lambda place: derive_seed(own, place))
+    shown = "\n\n".join(
+        "\n".join(f"{name}: {openings[place][name]}" for name in form) for place in order[:EXAMPLES]
+    )
+    about = "\n".join(f"- {name}: {text}" for name, text in theme.variables.items())
+    content = (
+        f"A setting: {machine.description}.\n{about}\n\nOpenings of such chats:\n\n{shown}\n\n"
+        f"Write one more opening, in which something else happens. Give it in the same form, one "
+        f"line for each of: {', '.join(form)}. Write nothing else."
+    )
+    return ChatRequest([Message(role="user", content=content)], own)

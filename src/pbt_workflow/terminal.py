@@ -1,0 +1,24 @@
+"""Text of models and files on a terminal: nothing in it may move the cursor or hide a word."""
+
+import unicodedata
+
+# Control, format (bidirectional marks, zero width), surrogate, private use, line separators.
+UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+def plain(text: str, lines: bool = False) -> str:
+    """Text with every character that a terminal would act on written as an escape.
+
+    Args:
+        text: from anywhere.
+        lines: keep line breaks; otherwise they are written `\\n`.
+    """
+    return "".join(
+        character if lines and character == "\n" else _shown(character) for character in text
+    )
+
+
+def _shown(character: str) -> str:
+    if unicodedata.category(character) not in UNSAFE:
+        return character
+    return character.encode("unicode_escape").decode("ascii")
