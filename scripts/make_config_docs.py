@@ -18,11 +18,12 @@ OUT = Path(__file__).parents[1] / "config" / "README.md"
 HEAD = """# Configuration
 
 Presets in this folder: `demo.yaml` (a real model on a laptop), `smoke.yaml` (the plumbing, for
-tests), `paper.yaml` (the full reproduction); in `influence/` the same for influence. A run takes
-one of them or your own file (`snakemake --configfile FILE`); presets are never merged. Unknown
-keys are refused. Everything can change a result except `runtime`, `models.*.gpus` and
-`models.*.parallel`. A run's configuration with all defaults lies beside its results, in
-`results/{run}/config.yaml`.
+tests), `microworld.yaml` (a world in which the truth is given), `paper.yaml` (the full
+reproduction); in `influence/` the same for influence. `prompts/` and `dialogues/` hold texts and
+evaluations that they and you may name. A run takes one preset or your own file (`snakemake
+--configfile FILE`); presets are never merged. Unknown keys are refused. Everything can change a
+result except `runtime`, `models.*.gpus` and `models.*.parallel`. A run's configuration with all
+defaults lies beside its results, in `results/{run}/config.yaml`.
 
 This page is written by `python scripts/make_config_docs.py`; a test keeps it in step.
 """

@@ -79,7 +79,7 @@ def test_an_unknown_key_is_named(values, path, value, where):
         ("qqqqq", {}, "unknown config key", "indentation"),
         ("train", "small", "keys are needed", "got 'small'"),
         ("train.models", "small", "a list is needed", "[small]"),
-        ("run", "my run", "not allowed as a name", "'my run'"),
+        ("run", "my run", "another form", "'my run'"),
         ("models.small.source.type", "paht", "unknown `type`", "'path'"),
         ("models.small.source", {}, "no `type`", "type: path"),
         ("adapters", ["mine"], "names with their values", "config/README.md"),

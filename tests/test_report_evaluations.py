@@ -17,6 +17,7 @@ from synthetic_evaluations import (
 )
 
 from pbt_workflow import tables
+from pbt_workflow.config import Config
 from pbt_workflow.evaluate.metrics import evaluation_metrics
 from pbt_workflow.report.build import build_report
 from pbt_workflow.report.examples import drawn_dialogues, example_dialogues
@@ -321,3 +322,16 @@ def test_an_interval_of_few_questions_is_not_believed_without_its_test():
     row = {"value": 0.5, "ci_low": 0.1, "ci_high": 0.9}
     found = [_verdict({**row, "p_value": p}) for p in (0.25, 0.05, 0.049, None)]
     assert found == ["within noise", "within noise", "above base", "above base"]
+
+
+def test_a_dialogue_of_ones_own_has_a_section_whatever_its_name(tmp_path):
+    values = evaluation_only(tmp_path).model_dump()
+    # Another section's name.
+    values["evaluations"]["dialogues"]["files"] = {"trees": "own.py"}
+    own = [
+        {**row, "evaluation": "trees", "subset": "turn0"}
+        for row in make_metrics([12], ["base", "their-pbt"])
+        if (row["evaluation"], row["subset"]) == ("balanced", "overall")
+    ]
+    words = words_of(report(tmp_path, own, Config.model_validate(values)), "dialogue-trees")
+    assert "own.py" in words and "turn0" in words and "McNemar" in words

@@ -114,7 +114,8 @@ def test_a_model_of_ones_own_is_evaluated_without_trees(checkout):
     metrics = tables.read_table(checkout / "results" / "bare" / "metrics.parquet", "metrics")
     assert set(metrics["recipe"]) == {"base"}
     assert set(metrics["evaluation"]) == {"misinformation", "authority"}
-    assert '<section id="authority">' in (checkout / "results/bare/report.html").read_text()
+    report = (checkout / "results" / "bare" / "report.html").read_text()
+    assert '<section id="dialogue-authority">' in report
     assert "generate_turn" not in result.stderr
 
 

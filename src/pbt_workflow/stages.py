@@ -23,8 +23,7 @@ def stages(config: Config) -> dict[str, list[str]]:
 
 
 def _questions(config: Config) -> list[str]:
-    asked = {"flipflop", "team"} & set(config.evaluations_run)
-    sources = ["trees"] * config.grows_trees + ["evaluation"] * bool(asked)
+    sources = ["trees"] * config.grows_trees + ["evaluation"] * config.asks_questions
     return [f"questions/{source}.parquet" for source in sources]
 
 
@@ -71,7 +70,7 @@ def _training(config: Config) -> dict[str, list[str]]:
 
 
 def _responses(config: Config, evaluation: str) -> list[str]:
-    greedy = evaluation in ("flipflop", "team")
+    greedy = evaluation in ("flipflop", "team", *config.evaluations.dialogues.files)
     seeds = config.train.seeds
     subjects = [
         f"evaluations/{evaluation}/{model}/{recipe}/seed{seed}"

@@ -15,7 +15,7 @@ WHAT = {
     "model_type": "a value where keys are needed",
     "dict_type": "a value where names with their values are needed",
     "list_type": "a single value where a list is needed",
-    "string_pattern_mismatch": "not allowed as a name here",
+    "string_pattern_mismatch": "a text of another form than is needed here",
     "union_tag_invalid": "unknown `type`",
     "union_tag_not_found": "no `type`",
 }

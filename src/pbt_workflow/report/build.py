@@ -84,7 +84,9 @@ def build_report(
     counts, grown = None, {}
     if funnel is not None:
         counts, grown = _tree_sections(config, funnel, questions, turns, pairs, preferences)
-    titles = NAMES | {name: name for name in config.evaluations.dialogues.files}
+    # A dialogue may have the name of another section.
+    titles = [(name, name, title) for name, title in NAMES.items()]
+    titles += [(name, f"dialogue-{name}", name) for name in config.evaluations.dialogues.files]
     # Contents and page follow this order; a section that is None is left out of both.
     sections = [
         ("summary", "Summary", _summary(found, counts, jobs)),
@@ -93,11 +95,11 @@ def build_report(
         ("funnel", "Questions to pairs", grown.get("funnel")),
         *(
             (
-                name,
+                place,
                 title,
                 evaluation_section(found, name, examples.get(name, []), rows.get(name, [])),
             )
-            for name, title in titles.items()
+            for name, place, title in titles
         ),
         ("analysis", "Changes of mind", None if analysis is None else analysis_section(analysis)),
         ("training", "Training", _training(found, training, selection)),
