@@ -17,7 +17,10 @@ def plan(
     config: ConfigFile,
     gpu: Annotated[str, typer.Option(help="GPU type: a100, h100 or h200.")] = "h100",
     gpus: Annotated[int, typer.Option(min=1, help="How many there are.")] = 8,
-    engine: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
+    engine: Annotated[
+        str | None,
+        typer.Option(help="transformers or vllm for all models; otherwise as `models` says."),
+    ] = None,
     questions: Annotated[
         int | None, typer.Option(min=1, help="Grow trees from this many questions.")
     ] = None,
@@ -34,7 +37,10 @@ def plan(
         Path | None, typer.Option(help="Also write every part: a .json or .parquet file.")
     ] = None,
 ) -> None:
-    """Predict jobs, tokens, disk and GPU-hours per stage."""
+    """Predict jobs, tokens, disk and GPU-hours per stage.
+
+    Example: pbt plan --config config/paper.yaml --gpu h100 --gpus 8
+    """
     from pbt_workflow import plan as planning
     from pbt_workflow.plan.hardware import find_machine
     from pbt_workflow.plan.lengths import lengths
