@@ -23,6 +23,7 @@ from pbt_workflow.cli import (
     train,
     trees,
 )
+from pbt_workflow.cli.examples import add_examples
 from pbt_workflow.errors import PbtError
 
 app = typer.Typer(
@@ -45,6 +46,7 @@ for part in (
     publish,
 ):
     app.add_typer(part.app)
+add_examples(app)
 
 
 def main() -> None:

@@ -34,8 +34,7 @@ def show(
 ) -> None:
     """Show what a file or folder of a run holds and where it came from.
 
-    Examples: pbt show results/demo; pbt show results/demo/metrics.parquet --rows 5;
-    pbt show --tree QUESTION_ID results/demo
+    A run's folder says what is finished and what is missing; --tree prints one of its dialogues.
     """
     from pbt_workflow import show as showing
 
@@ -48,10 +47,7 @@ def doctor(
         bool, typer.Option("--strict", help="Exit with 1 if a package or Python is too old.")
     ] = False,
 ) -> None:
-    """Say what this machine can run: packages, engines, memory, GPUs, hub, SLURM, presets.
-
-    Example: pbt doctor
-    """
+    """Say what this machine can run: packages, engines, memory, GPUs, hub, SLURM, presets."""
     from pbt_workflow.doctor import examine
 
     found = examine(Path.cwd())
@@ -73,8 +69,6 @@ def status(
     """Say in one line how far a run is: files, turns, tokens per second, time left.
 
     The time left is a guess: it takes the rest to be as fast, against `pbt plan`, as what is done.
-
-    Examples: pbt status results/demo; pbt status results/demo --watch
     """
     import sys
     import time

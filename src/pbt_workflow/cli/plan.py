@@ -37,10 +37,7 @@ def plan(
         Path | None, typer.Option(help="Also write every part: a .json or .parquet file.")
     ] = None,
 ) -> None:
-    """Predict jobs, tokens, disk and GPU-hours per stage.
-
-    Example: pbt plan --config config/paper.yaml --gpu h100 --gpus 8
-    """
+    """Predict jobs, tokens, disk and GPU-hours per stage."""
     from pbt_workflow import plan as planning
     from pbt_workflow.plan.hardware import find_machine
     from pbt_workflow.plan.lengths import lengths
