@@ -53,7 +53,7 @@ rule publish_preferences:
         "../envs/train.yaml"
     params:
         config=resolved,
-        folder=f"results/{run.run}/preferences",
+        folder=lambda wildcards, input: Path(input.sets[0]).parents[1],
     shell:
         "pbt publish preferences --config {params.config:q} --preferences {params.folder:q}"
         " --funnel {input.funnel:q} --out {output:q} >{log:q} 2>&1"

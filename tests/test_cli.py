@@ -1,5 +1,7 @@
 """The command line by hand: files from elsewhere, help texts, errors, exit codes."""
 
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +16,24 @@ from typer.testing import CliRunner
 from pbt_workflow import __version__, tables
 from pbt_workflow.chat import load_prompt
 from pbt_workflow.cli import app, common
+from pbt_workflow.cli.examples import EXAMPLES
 from pbt_workflow.config import Pairs
 from pbt_workflow.pairs import make_pairs
 from pbt_workflow.scores import score_trees
 
-COMMANDS = sorted(typer.main.get_command(app).commands)
+ROOT = typer.main.get_command(app)
+
+
+def commands(group, prefix: str = "") -> dict[str, object]:
+    """Every command by its name, those of groups after the group's."""
+    found = {}
+    for name, command in group.commands.items():
+        within = commands(command, f"{prefix}{name} ") if hasattr(command, "commands") else None
+        found |= within or {prefix + name: command}
+    return found
+
+
+COMMANDS = commands(ROOT)
 
 
 def pbt(*arguments) -> subprocess.CompletedProcess:
@@ -143,9 +158,26 @@ def test_a_missing_column_is_named(files):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command):
-    result = CliRunner().invoke(app, [command, "--help"])
+    result = CliRunner().invoke(app, [*command.split(), "--help"])
     assert result.exit_code == 0
     assert "Usage" in result.output
+    assert f"Example: pbt {command}" in " ".join(result.output.split())
+    # It can be typed as it stands, though its files may not be there.
+    COMMANDS[command].make_context(command, shlex.split(EXAMPLES[command]))
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands(shell):
+    words = {"COMP_WORDS": "pbt sco", "COMP_CWORD": "1", "_TYPER_COMPLETE_ARGS": "pbt sco"}
+    words["_TYPER_COMPLETE_FISH_ACTION"] = "get-args"
+    start = "import sys; sys.argv = ['pbt']; from pbt_workflow.cli import main; main()"
+    found = subprocess.run(
+        [sys.executable, "-c", start],
+        env={**os.environ, **words, "_PBT_COMPLETE": f"complete_{shell}"},
+        capture_output=True,
+        text=True,
+    )
+    assert "score" in found.stdout and "fetch-model" not in found.stdout, found.stderr
 
 
 def test_version_and_start_without_torch():

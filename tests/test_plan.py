@@ -363,3 +363,23 @@ def test_command(tmp_path):
     assert isinstance(result.exception, PbtError)
     result = CliRunner().invoke(app, ["--config", str(file), "--parameters", "llama"])
     assert "not NAME=NUMBER" in str(result.exception)
+
+
+def test_the_engine_is_each_models_own_unless_one_is_named():
+    def hours(stage: str, engine: str | None, **engines) -> float:
+        models = {
+            "llama": {"source": {"type": "hub", "repo": "meta-llama/Llama-3.1-8B-Instruct"}},
+            "mistral": {"source": {"type": "hub", "repo": "mistralai/Mistral-7B-Instruct-v0.2"}},
+        }
+        models = {
+            name: {**m, "engine": engines.get(name, "transformers")} for name, m in models.items()
+        }
+        config = make_config(models=models)
+        return total(make_plan(config, engine=engine), stage, "gpu_hours")
+
+    slow, fast = (hours("generate", engine) for engine in ("transformers", "vllm"))
+    both = {"llama": "vllm", "mistral": "vllm"}
+    assert hours("generate", None) == slow
+    assert hours("generate", None, **both) == fast
+    assert hours("generate", "transformers", **both) == slow
+    assert fast < hours("generate", None, llama="vllm") < slow

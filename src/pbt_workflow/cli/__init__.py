@@ -28,6 +28,7 @@ from pbt_workflow.cli import (
     train,
     trees,
 )
+from pbt_workflow.cli.examples import add_examples
 from pbt_workflow.errors import PbtError
 
 # Tells a command that goes on in another environment (`common.run_in`) its log's second link.
@@ -53,6 +54,7 @@ for part in (
     publish,
 ):
     app.add_typer(part.app)
+add_examples(app)
 
 
 def main() -> None:

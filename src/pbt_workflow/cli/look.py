@@ -34,8 +34,7 @@ def show(
 ) -> None:
     """Show what a file or folder of a run holds and where it came from.
 
-    Examples: pbt show results/demo; pbt show results/demo/metrics.parquet --rows 5;
-    pbt show --tree QUESTION_ID results/demo
+    A run's folder says what is finished and what is missing; --tree prints one of its dialogues.
     """
     from pbt_workflow import show as showing
 
@@ -48,10 +47,7 @@ def doctor(
         bool, typer.Option("--strict", help="Exit with 1 if a package or Python is too old.")
     ] = False,
 ) -> None:
-    """Say what this machine can run: packages, engines, memory, GPUs, hub, SLURM, presets.
-
-    Example: pbt doctor
-    """
+    """Say what this machine can run: packages, engines, memory, GPUs, hub, SLURM, presets."""
     from pbt_workflow.doctor import examine
 
     found = examine(Path.cwd())
@@ -60,3 +56,39 @@ def doctor(
         print(f"{mark}{finding.topic:<17} {finding.text}")
     if strict and any(finding.ok is False for finding in found):
         raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    folder: Annotated[Path, typer.Argument(help="The run's folder, results/RUN.")],
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Again every few seconds, until the run is finished.")
+    ] = False,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Between two looks.")] = 10.0,
+) -> None:
+    """Say in one line how far a run is: files, turns, tokens per second, time left.
+
+    The time left is a guess: it takes the rest to be as fast, against `pbt plan`, as what is done.
+    """
+    import sys
+    import time
+
+    from pbt_workflow import status as state
+    from pbt_workflow.cli import common
+
+    config = common.read_run(folder / "config.yaml")
+    hours = state.planned_hours(config)
+    before = ""
+    while True:
+        found = state.read_status(config, folder, hours)
+        line = state.line(config.run, found)
+        if watch and sys.stdout.isatty():
+            print(f"\r\x1b[K{line}", end="", flush=True)
+        elif line != before:
+            print(line, flush=True)
+        before = line
+        if not watch or found.done == found.files:
+            break
+        time.sleep(seconds)
+    if watch and sys.stdout.isatty():
+        print()

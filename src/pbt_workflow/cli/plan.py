@@ -17,7 +17,10 @@ def plan(
     config: ConfigFile,
     gpu: Annotated[str, typer.Option(help="GPU type: a100, h100 or h200.")] = "h100",
     gpus: Annotated[int, typer.Option(min=1, help="How many there are.")] = 8,
-    engine: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
+    engine: Annotated[
+        str | None,
+        typer.Option(help="transformers or vllm for all models; otherwise as `models` says."),
+    ] = None,
     questions: Annotated[
         int | None, typer.Option(min=1, help="Grow trees from this many questions.")
     ] = None,

@@ -12,10 +12,7 @@ from pbt_workflow.errors import PbtError
 app = typer.Typer()
 publish = typer.Typer(
     no_args_is_help=True,
-    help="""Write an adapter or preference sets with a card; upload them only with --push.
-
-    Example: pbt publish preferences --help
-    """,
+    help="Write an adapter or preference sets with a card; upload them only with --push.",
 )
 app.add_typer(publish, name="publish")
 
@@ -45,9 +42,7 @@ def adapter(
 ) -> None:
     """Write an adapter with its model card; upload it with --push --repo OWNER/NAME.
 
-    Example, after snakemake has trained it: snakemake --configfile config/demo.yaml --cores 1
-    results/demo/publish/adapters/smollm2-pbt-seed12; by hand with --push: the same options as in
-    that job's command.
+    `snakemake results/RUN/publish/adapters/MODEL-RECIPE-seedN` does the same without --push.
     """
     from pbt_workflow import publish as publishing
 
@@ -68,11 +63,9 @@ def preferences(
     push: Push = False,
     public: Public = False,
 ) -> None:
-    """Write a run's preference sets with a dataset card; upload them with --push.
+    """Write a run's preference sets with a dataset card; upload them with --push --repo.
 
-    Example: pbt publish preferences --config results/demo/config.yaml --preferences
-    results/demo/preferences --funnel results/demo/funnel.parquet --out
-    results/demo/publish/preferences
+    `snakemake results/RUN/publish/preferences` does the same without --push.
     """
     from pbt_workflow import publish as publishing
 

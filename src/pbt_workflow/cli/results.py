@@ -102,10 +102,7 @@ def plot(
         typer.Option(help="Whose first plot of the report."),
     ] = "balanced",
 ) -> None:
-    """Write a plot of the report as a picture of its own, for light and dark pages.
-
-    pbt plot --config results/demo/config.yaml --metrics results/demo/metrics.parquet --out b.svg
-    """
+    """Write a plot of the report as a picture of its own, for light and dark pages."""
     from pbt_workflow.report.build import write_plot
 
     write_plot(common.read_run(config), metrics, evaluation, out)
@@ -120,10 +117,7 @@ def explore(
     ] = None,
     tree: Annotated[list[str] | None, typer.Option(help="A tree's name; repeat.")] = None,
 ) -> None:
-    """Write a page of a run's dialogue trees, for those that its report has no room for.
-
-    pbt explore results/demo --search "capital of" --out capitals.html
-    """
+    """Write a page of a run's dialogue trees, for those that its report has no room for."""
     from pbt_workflow.report.explorer import write_explorer
 
     shown, found = write_explorer(folder, search, tree or [], out)

@@ -38,9 +38,6 @@ def chat(
     """Argue with base and trained model side by side. /reset starts anew, /quit ends.
 
     Each model sees its own replies only. Lines come from the terminal or from a file.
-
-    Examples: pbt chat --config config/demo.yaml;
-    pbt chat --config config/demo.yaml --recipe resist < lines.txt
     """
     from rich.console import Console
 

@@ -98,9 +98,6 @@ def import_trajectories(
 
     The tables are those of trees grown here: go on with `pbt filter` or `pbt score`. In a run
     `questions.trees: {dataset: NAME, trajectories: [FILE, ...]}` puts them in place of growing.
-
-    Example: pbt import-trajectories shard*.jsonl --nodes nodes.parquet --questions
-    questions.parquet
     """
     from pbt_workflow import trajectories
 

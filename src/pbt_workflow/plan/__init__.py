@@ -103,7 +103,8 @@ def _count(
         return float(given or sum(_lines(Path(file)) for file in source.trajectories)), typical
     path = source.path
     if path is None:
-        path = f"resources/questions/{which}.{source.dataset}{Path(source.repo_file).suffix}"
+        suffix = Path(source.repo_file).suffix if source.repo_file else ".jsonl"
+        path = f"resources/questions/{which}.{source.dataset}{suffix}"
     if Path(path).is_file():
         from pbt_workflow.questions import load_questions
 
@@ -152,7 +153,10 @@ def make_plan(
     rows = []
     for work in plan_works(config, lengths, measures, sizes, shapes):
         runs = work.model is not None and not config.models[work.model].scripted and work.jobs
-        hours = machine.hours(work, shapes[work.model]) if runs else 0.0
+        hours = 0.0
+        if runs:
+            runner = machine.with_engine(config.models[work.model].engine)
+            hours = runner.hours(work, shapes[work.model])
         gpus = machine.needs(config, work.model) if runs else 0
         rows.append(
             {

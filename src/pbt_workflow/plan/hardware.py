@@ -161,12 +161,20 @@ def _read_shape(file: Path) -> Shape:
 
 @dataclass(frozen=True)
 class Machine:
-    """GPUs and the engine that runs on them; `batch`: sequences decoded together."""
+    """GPUs and the engine that runs on them (None: each model's own).
+
+    `batch`: sequences that the transformers engine decodes together.
+    """
 
     gpu: Gpu
     gpus: int
-    engine: EngineName
+    engine: EngineName | None
     batch: int
+    start_seconds: float = START_SECONDS
+
+    def with_engine(self, own: EngineName) -> "Machine":
+        """The machine with an engine: its own, or else a model's."""
+        return replace(self, engine=self.engine or own)
 
     def needs(self, config: Config, model: str) -> int:
         """GPUs of a job: those the config asks for, at least one, at most all there are."""
@@ -179,15 +187,16 @@ class Machine:
         seconds = work.flops * shape.parameters * work.distinct_tokens / (peak * share)
         seconds += self._decoding(work, shape, peak)
         loading = shape.parameters * shape.stored_bytes / LOAD_BYTES_PER_SECOND
-        return (seconds + work.jobs * (START_SECONDS + loading)) / 3600
+        return (seconds + work.jobs * (self.start_seconds + loading)) / 3600
 
     def _decoding(self, work: Work, shape: Shape, peak: float) -> float:
         if not work.new_tokens:
             return 0.0
-        batches = work.jobs * math.ceil(work.sequences / work.jobs / self.batch)
+        batch = TOGETHER[self.engine] or self.batch
+        batches = work.jobs * math.ceil(work.sequences / work.jobs / batch)
         steps = batches * work.limit  # the longest reply of a batch decides
         if self.engine == "vllm":  # a finished sequence makes room for the next one
-            steps = max(work.new_tokens / self.batch, work.jobs * work.limit)
+            steps = max(work.new_tokens / batch, work.jobs * work.limit)
         together = work.new_tokens / steps
         context = (work.prompt_tokens + work.new_tokens / 2) / work.sequences
         read = shape.parameters * shape.loaded_bytes + together * context * shape.cache_bytes
@@ -201,20 +210,19 @@ class Machine:
         return shape.parameters * shape.loaded_bytes <= memory
 
 
-def find_machine(gpu: str, gpus: int, engine: str, batch: int) -> Machine:
+def find_machine(gpu: str, gpus: int, engine: str | None, batch: int) -> Machine:
     """A number of GPUs of a type with an engine; PbtError names those there are.
 
     Args:
         gpu: a key of GPUS.
         gpus: how many.
-        engine: transformers or vllm.
+        engine: transformers or vllm; None: as each model's `engine` says.
         batch: sequences the transformers engine decodes together.
     """
     for option, name, known in (("--gpu", gpu, GPUS), ("--engine", engine, HOST_SECONDS)):
-        if name.lower() not in known:
+        if name is not None and name.lower() not in known:
             what = "GPU" if option == "--gpu" else "engine"
             raise PbtError(
                 f"unknown {what} {name!r}", where=option, hint=f"one of: {', '.join(known)}"
             )
-    engine = engine.lower()
-    return Machine(GPUS[gpu.lower()], gpus, engine, TOGETHER[engine] or batch)
+    return Machine(GPUS[gpu.lower()], gpus, engine and engine.lower(), batch)

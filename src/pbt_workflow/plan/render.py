@@ -74,9 +74,11 @@ def notes(
     trees = f"{sizes.trees:,.0f} questions for trees, " if config.grows_trees else ""
     models = ", ".join(f"{name} {number(s.parameters)}" for name, s in shapes.items())
     plural = "s" if machine.gpus > 1 else ""
+    own = {m.engine: None for name, m in config.models.items() if name in shapes}
+    engine = machine.engine or " and ".join(own)
     lines = [
         "",
-        f"{trees}{machine.gpus} {gpu.upper()} GPU{plural}, engine {machine.engine}.",
+        f"{trees}{machine.gpus} {gpu.upper()} GPU{plural}, engine {engine}.",
         f"Parameters: {models}.",
         "distinct: prompt tokens after prefixes are shared. hours: with all GPUs in use, stage "
         "after stage.",
