@@ -93,6 +93,11 @@ def test_named_files_are_there(page):
             assert (ROOT / path).exists(), f"{page}: {path}"
 
 
+def test_every_page_is_in_the_index():
+    listed = set(re.findall(r"\]\(([\w-]+\.md)\)", TEXTS["docs/README.md"])) | {"README.md"}
+    assert listed == {path.name for path in (ROOT / "docs").glob("*.md")}
+
+
 @pytest.mark.parametrize("run", CONFIGS)
 def test_every_configuration_is_accepted(run, place, monkeypatch):
     monkeypatch.chdir(place)
