@@ -93,6 +93,11 @@ def test_named_files_are_there(page):
             assert (ROOT / path).exists(), f"{page}: {path}"
 
 
+def test_every_page_is_in_the_index():
+    listed = set(re.findall(r"\]\(([\w-]+\.md)\)", TEXTS["docs/README.md"])) | {"README.md"}
+    assert listed == {path.name for path in (ROOT / "docs").glob("*.md")}
+
+
 @pytest.mark.parametrize("run", CONFIGS)
 def test_every_configuration_is_accepted(run, place, monkeypatch):
     monkeypatch.chdir(place)
@@ -147,7 +152,10 @@ def test_commands_of_pbt_and_their_options_exist(page):
         for line in re.findall(r"^pbt ([a-z].*)$", fence.replace("\\\n", " "), flags=re.M):
             name, *words = line.partition("#")[0].split()
             assert name in commands, f"{page}: pbt {name}"
-            options = {o for p in commands[name].params for o in (*p.opts, *p.secondary_opts)}
+            command = commands[name]
+            if hasattr(command, "commands"):
+                command = command.commands[words[0]]
+            options = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
             wrong = {word for word in words if word.startswith("--")} - options
             assert not wrong, f"{page}: pbt {name} {wrong}"
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
