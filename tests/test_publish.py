@@ -141,9 +141,10 @@ class LocalHub:
         (self.root / repo_type / repo).mkdir(parents=True, exist_ok=True)
         (self.root / "private").write_text(str(private))
 
-    def upload_folder(self, repo_id, repo_type, folder_path, commit_message):
+    def upload_folder(self, repo_id, repo_type, folder_path, commit_message, ignore_patterns):
         place = self.root / repo_type / repo_id
-        shutil.copytree(folder_path, place, dirs_exist_ok=True)
+        ignored = shutil.ignore_patterns(*ignore_patterns)
+        shutil.copytree(folder_path, place, dirs_exist_ok=True, ignore=ignored)
         return huggingface_hub.CommitInfo(
             commit_url=f"https://huggingface.co/{repo_id}/commit/1",
             commit_message=commit_message,
@@ -163,6 +164,11 @@ def test_push_uploads_exactly_the_folder_and_needs_a_name(run, monkeypatch, tmp_
     assert result.exit_code == 0 and "https://huggingface.co/me/pairs/commit/1" in result.output
     assert files(tmp_path / "hub/dataset/me/pairs") == files(run / "out")
     assert (tmp_path / "hub/private").read_text() == "True"
+    (run / "out/.snakemake_timestamp").touch()
+    publish.push(run / "out", "me/again", "dataset", public=True)
+    assert "README.md" in files(tmp_path / "hub/dataset/me/again")
+    assert ".snakemake_timestamp" not in files(tmp_path / "hub/dataset/me/again")
+    assert (tmp_path / "hub/private").read_text() == "False"
 
 
 def test_a_hub_out_of_reach_is_one_message(run, monkeypatch):

@@ -1,13 +1,13 @@
 """`pbt chat`: two histories, commands, and text that stays text."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import yaml
 from rich.console import Console
+from typer.testing import CliRunner
 
 from pbt_workflow import talk
+from pbt_workflow.cli import app
 from pbt_workflow.engines import Decoding, Reply
 
 DECODING = Decoding(0.7, 1.0, 20, 1)
@@ -49,7 +49,7 @@ def test_replies_stand_beside_each_other_and_move_no_cursor(capsys):
     assert first.index("no") < first.index("yes")
 
 
-def test_a_talk_from_a_file_with_a_real_model(tiny_model, question_file, tmp_path):
+def test_a_talk_from_a_file_with_a_real_model(tiny_model, question_file, tmp_path, monkeypatch):
     from peft import LoraConfig, get_peft_model
 
     from pbt_workflow.models import load_causal_lm
@@ -66,17 +66,13 @@ def test_a_talk_from_a_file_with_a_real_model(tiny_model, question_file, tmp_pat
         "evaluations": {"models": ["tiny"], "run": ["flipflop"]},
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
-    command = [sys.executable, "-m", "pbt_workflow.cli", "chat", "--config", "config.yaml"]
-    options = ["--model", str(tiny_model), "--max-new-tokens", "5"]
-    result = subprocess.run(
-        [*command, *options, "--adapter", "adapter"],
-        cwd=tmp_path,
-        input="Is it Rome?\n/reset\nAre you sure?\n/quit\nno\n",
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
+    monkeypatch.chdir(tmp_path)
+    options = ["chat", "--config", "config.yaml", "--model", str(tiny_model)]
+    options += ["--max-new-tokens", "5"]
+    lines = "Is it Rome?\n/reset\nAre you sure?\n/quit\nno\n"
+    result = CliRunner().invoke(app, [*options, "--adapter", "adapter"], input=lines)
+    assert result.exit_code == 0, result.output
     assert "tiny, base and adapter" in result.stdout
     assert result.stdout.count("┏") == 2 and "you>" not in result.stdout
-    missing = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True)
-    assert missing.returncode == 1 and "no adapter of recipe 'pbt', seed 12" in missing.stderr
+    missing = CliRunner().invoke(app, options)
+    assert "no adapter of recipe 'pbt', seed 12" in str(missing.exception)

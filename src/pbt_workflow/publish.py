@@ -228,9 +228,13 @@ def push(folder: Path, repo: str, kind: str, public: bool) -> str:
     try:
         api = HfApi()
         api.create_repo(repo, repo_type=kind, private=not public, exist_ok=True)
-        message = f"Upload from pbt-workflow {__version__}"
         done = api.upload_folder(
-            repo_id=repo, repo_type=kind, folder_path=folder, commit_message=message
+            repo_id=repo,
+            repo_type=kind,
+            folder_path=folder,
+            commit_message=f"Upload from pbt-workflow {__version__}",
+            # Snakemake marks its output folders with a hidden file.
+            ignore_patterns=[".*"],
         )
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise PbtError(

@@ -1,6 +1,8 @@
 """A talk with several variants of one model at once: base and trained, each with its history."""
 
 from collections.abc import Callable, Iterable
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 
 from rich.console import Console
@@ -51,7 +53,9 @@ def talk(
             history = histories[name]
             history.append(Message(role="user", content=text))
             request = ChatRequest(history, derive_seed(seed, len(history)))
-            replies[name] = engine.chat([request], decoding, adapter)[0].text.strip()
+            # A bar for a single reply would stand between the lines of the talk.
+            with redirect_stderr(StringIO()):
+                replies[name] = engine.chat([request], decoding, adapter)[0].text.strip()
             history.append(Message(role="assistant", content=replies[name]))
         show(replies)
     return histories
