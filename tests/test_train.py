@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from functools import partial
 
 import polars as pl
 import pytest
@@ -371,6 +372,33 @@ def test_the_micro_batch_changes_nothing_but_speed(preferences, tiny_model, trai
 )
 def test_split_batch_keeps_the_effective_batch(batch_size, micro_batch, expected):
     assert run.split_batch(batch_size, micro_batch) == expected
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "micro_batch", "expected"), [(80, 4, (4, 10)), (36, 5, (3, 6)), (2, 8, (1, 1))]
+)
+def test_processes_share_the_effective_batch(batch_size, micro_batch, expected):
+    assert run.split_batch(batch_size, micro_batch, 2) == expected
+
+
+def test_a_batch_that_processes_cannot_share_is_refused():
+    with pytest.raises(PbtError, match="2 processes cannot share a batch of 35") as error:
+        run.split_batch(35, 5, 2)
+    assert "multiple of 2" in error.value.hint
+
+
+def test_processes_that_do_not_see_each_other_are_refused(preferences, tiny_model, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "processes", lambda: 2)
+        patch.setattr(run, "shared_arguments", partial(alone, run.shared_arguments))
+        with pytest.raises(PbtError, match="do not see each other"):
+            run_sft(preferences, tiny_model, tmp_path, sft=SFT.model_copy(update={"steps": 1}))
+    assert not (tmp_path / "sft").exists()
+
+
+def alone(arguments, *values):
+    """Trainer arguments of a process that was not told of the others."""
+    return {**arguments(*values), "use_cpu": False}
 
 
 def test_lora_on_some_layers_leaves_the_others_alone(

@@ -127,7 +127,7 @@ def make_trainer(
             # The collator reads token columns that the trainer does not know.
             remove_unused_columns=False,
         ),
-        train_dataset=data.dpo_rows(pairs),
+        train_dataset=run.shared(data.dpo_rows(pairs), work / "rows"),
         processing_class=tokenizer,
         data_collator=data.dpo_collator(tokenizer.pad_token_id),
     )

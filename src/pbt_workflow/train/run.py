@@ -52,6 +52,25 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def shared(rows, folder: Path):
+    """A dataset that is in the same folder for all processes.
+
+    TRL hands the reference's log-probabilities from the main process to the others in a file
+    beside the rows.
+    """
+    if processes() == 1:
+        return rows
+    import torch
+    from accelerate import PartialState
+    from datasets import load_from_disk
+
+    with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
+        if is_main():
+            with tables.atomic_path(folder) as partial:
+                rows.save_to_disk(partial)
+    return load_from_disk(folder)
+
+
 def split_batch(batch_size: int, micro_batch: int, processes: int = 1) -> tuple[int, int]:
     """(examples per forward pass, forward passes per step) of each process, with the effective
     batch unchanged.
