@@ -37,16 +37,16 @@ format: $(BIN)/.ready
 
 # Speed and memory, as ratios measured in one run.
 bench: $(BIN)/.ready resources/models/smollm2
-	$(BIN)/python benchmarks/score_and_pair.py
+	$(BIN)/python benchmarks/load.py
 	$(BIN)/python benchmarks/growth.py resources/models/smollm2
 	$(BIN)/python benchmarks/growth.py resources/models/smollm2 config/demo.yaml
 
 resources/models/smollm2: | $(BIN)/.ready
 	$(SNAKEMAKE) --configfile config/demo.yaml --cores 1 $@
 
-# Whole runs killed, starved and raced; PBT_KILLS=30 for the long one.
+# Whole runs killed, starved and raced, and two million turns; PBT_KILLS=30 for the long one.
 test-faults: $(BIN)/.ready
-	PATH="$(CURDIR)/$(BIN):$$PATH" HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/faults/kill_and_rerun.py
+	PATH="$(CURDIR)/$(BIN):$$PATH" HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/faults/kill_and_rerun.py tests/faults/heavy_load.py
 
 # Training killed, pre-empted and shared by two processes.
 test-training: $(BIN)/.ready

@@ -163,29 +163,28 @@ def stages(folder: Path, shards: int):
     yield "report", [run("report", "--config", CONFIG, *report, "--out", folder / "report.html")]
 
 
-def measure(name: str, trees: int, shards: int, ended: float) -> None:
-    """Run all stages on one input, and print what they spent."""
+def measure(folder: Path, name: str, trees: int, shards: int, ended: float) -> dict[str, Spent]:
+    """Run all stages on one input in an empty folder, print and return what they spent."""
     import pyarrow.parquet as pq
 
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        apart(make_trees, folder, trees, shards, ended)
-        turns = sum(pq.read_metadata(p).num_rows for p in folder.glob("*.nodes.parquet"))
-        print(f"{name}: {turns:,} turns of {trees:,} trees", flush=True)
-        total = Spent()
-        for stage, spent in stages(folder, shards):
-            one = Spent(
-                sum(s.wall for s in spent), sum(s.cpu for s in spent), max(s.peak for s in spent)
-            )
-            if stage != "report":
-                total = Spent(total.wall + one.wall, total.cpu + one.cpu, max(total.peak, one.peak))
-            show(stage, one, f"{len(spent)} commands" if len(spent) > 1 else "")
-        goal = f"goals {SECONDS:.0f} s, {MEMORY:.0f} GiB"
-        show("all but the report", total, goal)
-        rows = sum(pq.read_metadata(p).num_rows for p in folder.glob("*.pairs.parquet"))
-        held = pq.read_metadata(folder / "pbt.test.parquet").num_rows
-        size = (folder / "report.html").stat().st_size / 1e6
-        print(f"  {rows:,} pairs, {held:,} of them held out; the report has {size:.1f} MB\n")
+    apart(make_trees, folder, trees, shards, ended)
+    turns = sum(pq.read_metadata(path).num_rows for path in folder.glob("*.nodes.parquet"))
+    print(f"{name}: {turns:,} turns of {trees:,} trees", flush=True)
+    found, total = {}, Spent()
+    for stage, spent in stages(folder, shards):
+        one = Spent(
+            sum(s.wall for s in spent), sum(s.cpu for s in spent), max(s.peak for s in spent)
+        )
+        found[stage] = one
+        if stage != "report":
+            total = Spent(total.wall + one.wall, total.cpu + one.cpu, max(total.peak, one.peak))
+        show(stage, one, f"{len(spent)} commands" if len(spent) > 1 else "")
+    show("all but the report", total, f"goals: {SECONDS:.0f} s, {MEMORY:.0f} GiB")
+    rows = sum(pq.read_metadata(path).num_rows for path in folder.glob("*.pairs.parquet"))
+    held = pq.read_metadata(folder / "pbt.test.parquet").num_rows
+    size = (folder / "report.html").stat().st_size / 1e6
+    print(f"  {rows:,} pairs, {held:,} of them held out; the report has {size:.1f} MB\n")
+    return {**found, "total": total}
 
 
 def show(stage: str, spent: Spent, note: str) -> None:
@@ -200,9 +199,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trees", type=int, default=TREES)
     trees = parser.parse_args().trees
-    measure("one shard", trees, 1, 0.0)
-    measure("sixteen shards", trees, 16, 0.0)
-    measure("trees that agreement ends", trees, 1, 1.0)
+    for name, shards, ended in (
+        ("one shard", 1, 0.0),
+        ("sixteen shards", 16, 0.0),
+        ("trees that agreement ends", 1, 1.0),
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            measure(Path(folder), name, trees, shards, ended)
 
 
 if __name__ == "__main__":
