@@ -162,10 +162,15 @@ def test_a_random_choice_differs_between_iterations_only(world):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"environments": ["mars"]}, {"assessors": ["preference", "detector", "mood"]}]
+    "changes",
+    [
+        {"environments": ["mars"]},
+        {"assessors": ["preference", "detector", "mood"]},
+        {"agent_prompt": "sly"},
+    ],
 )
-def test_an_unknown_environment_or_assessor_is_refused(world, changes):
-    with pytest.raises(PbtError, match="mars|mood"):
+def test_what_the_class_has_not_is_refused(world, changes):
+    with pytest.raises(PbtError, match="'mars'|'mood'|'sly'"):
         plan_iteration(*world, experiment(**changes), 0)
 
 
