@@ -42,8 +42,9 @@ def players(wildcards):
 
 
 def player_env(wildcards):
-    """One environment for all players: vLLM's if the agent runs on it."""
-    return generation_env(experiment_of(wildcards).cast.agent)
+    """One environment for all players: vLLM's, which runs the others too, if one needs it."""
+    names = player_names(wildcards)
+    return generation_env(next((n for n in names if run.models[n].engine == "vllm"), names[0]))
 
 
 def rater(wildcards):

@@ -129,6 +129,28 @@ def test_openings_are_chosen_as_configured(world, choice, expected):
         assert plan["opening"].to_list() == names
 
 
+def test_shares_of_users_make_the_mix(tmp_path):
+    folder = write_class(tmp_path)
+    theme = yaml.safe_load((folder / "theme.yaml").read_text())
+    theme["openings"] = {f"o{i}": f"Opening {i}." for i in range(9)}
+    for name, kind in (("a", "ordinary"), ("b", "ordinary"), ("theme", "vulnerable")):
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(theme | {"user_type": kind}))
+    machine, openings = compile_class(folder)
+
+    def counts(shares, each=5):
+        sampling = Sampling(openings=each, shares=shares)
+        planned = plan_iteration(machine, openings, experiment(sampling=sampling), 0)
+        return dict(planned["environment"].value_counts().iter_rows())
+
+    assert counts({"ordinary": 0.8, "vulnerable": 0.2}) == {"a": 6, "b": 6, "theme": 3}
+    with pytest.raises(PbtError, match="its share is 12"):
+        counts({"ordinary": 0.2, "vulnerable": 0.8})
+    with pytest.raises(PbtError, match="not of the user types"):
+        counts({"ordinary": 1.0})
+    with pytest.raises(ValueError, match="sum to 1"):
+        counts({"ordinary": 0.5, "vulnerable": 0.1})
+
+
 def test_a_random_choice_differs_between_iterations_only(world):
     sampling = Sampling(openings=1, trajectories=1, choice="random")
 
@@ -140,10 +162,15 @@ def test_a_random_choice_differs_between_iterations_only(world):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"environments": ["mars"]}, {"assessors": ["preference", "detector", "mood"]}]
+    "changes",
+    [
+        {"environments": ["mars"]},
+        {"assessors": ["preference", "detector", "mood"]},
+        {"agent_prompt": "sly"},
+    ],
 )
-def test_an_unknown_environment_or_assessor_is_refused(world, changes):
-    with pytest.raises(PbtError, match="mars|mood"):
+def test_what_the_class_has_not_is_refused(world, changes):
+    with pytest.raises(PbtError, match="'mars'|'mood'|'sly'"):
         plan_iteration(*world, experiment(**changes), 0)
 
 

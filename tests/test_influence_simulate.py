@@ -56,6 +56,16 @@ def test_a_turn_is_one_batch_per_model_and_no_last_user_reply_is_made(world):
     assert turns.filter(~pl.col("done"))["user_reply"].null_count() == 0
 
 
+def test_an_agents_prompt_can_be_one_of_the_variants(tmp_path):
+    def with_variant(values, theme):
+        values["agent"]["variants"] = {"told": "Please {user_name}."}
+
+    world = compile_class(write_class(tmp_path, with_variant))
+    own = set(roll_out(world, experiment())["system"])
+    other = set(roll_out(world, experiment(agent_prompt="told"))["system"])
+    assert own == {"You are Max."} and other <= {"Please Ada.", "Please Bo."}
+
+
 def test_only_the_agent_has_the_adapter(world, tmp_path):
     agent, user, transition = Told(), Told(), Told(probabilities=never_ends)
     roll_out(world, experiment(), agent=agent, user=user, transition=transition, adapter=tmp_path)

@@ -109,7 +109,7 @@ def smoke(checkout) -> Path:
 def test_the_smoke_run_ends_in_pages_tables_and_adapters(checkout, smoke):
     assert (smoke / "influence.html").read_text().count("<svg") == 4
     assert not (smoke / "report.html").exists(), "nothing else was evaluated"
-    for name, iterations in (("expert", 2), ("kto", 1), ("random", 1), ("expert-in-booking", 0)):
+    for name, iterations in (("expert", 2), ("kto", 1), ("expert-in-booking", 0)):
         folder = smoke / "influence" / name
         assert (folder / "transcripts.html").stat().st_size
         trained = sorted(path.parent.name for path in folder.glob("it*/adapter"))

@@ -46,6 +46,19 @@ class Sampling(Section):
     choice: Literal["fixed", "sequential", "random"] = Field(
         "fixed", description="the first ones, a window that moves on, or a draw per iteration"
     )
+    shares: dict[Name, Annotated[float, Field(gt=0, le=1)]] | None = Field(
+        None,
+        description="user type -> its share of all openings, of which there are `openings` per "
+        "environment on average; null: as many in each environment",
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Sampling":
+        if self.shares is not None and abs(sum(self.shares.values()) - 1) > 1e-6:
+            raise ValueError("`shares` must sum to 1")
+        if self.shares is not None and self.openings is None:
+            raise ValueError("`shares` needs `openings`, the average per environment")
+        return self
 
 
 class Select(Section):

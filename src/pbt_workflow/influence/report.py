@@ -22,6 +22,8 @@ PANELS = {
 }
 # Below this an assessor mostly wanted to answer something else than a label.
 ENOUGH_MASS = 0.5
+# Between the lines of a panel, in iterations.
+BESIDE = 0.06
 SUBSETS = {"all": "all conversations", "best": "those trained on as good"}
 
 
@@ -104,22 +106,22 @@ def plots_of(name: str, statistics: pl.DataFrame) -> list[Markup]:
 
 def _plot(title: str, panels: dict[str, str], lines: dict[str, pl.DataFrame]) -> Markup:
     colors = [look.color for look in looks_of(lines).values()]
+    last = max(rows["iteration"].max() or 0 for rows in lines.values())
     with rc_context(STYLE):
         figure, axes = grid_of_axes(len(panels), 2, 2.6)
         for ax, (metric, label) in zip(axes, panels.items(), strict=True):
-            for (name, rows), color in zip(lines.items(), colors, strict=True):
+            for place, ((name, rows), color) in enumerate(zip(lines.items(), colors, strict=True)):
                 line = rows.filter(metric=metric).sort("iteration")
                 if line.is_empty():
                     continue
-                ax.plot(
-                    line["iteration"], line["value"], "o-", color=color, ms=5, lw=1.5, label=name
-                )
+                # Beside each other, so that no interval hides another.
+                line = line.with_columns(x=pl.col("iteration") + BESIDE * place)
+                ax.plot(line["x"], line["value"], "o-", color=color, ms=5, lw=1.5, label=name)
                 for row in line.drop_nulls("ci_low").to_dicts():
-                    ax.plot(
-                        [row["iteration"]] * 2, [row["ci_low"], row["ci_high"]], color=color, lw=1.2
-                    )
+                    ax.plot([row["x"]] * 2, [row["ci_low"], row["ci_high"]], color=color, lw=1.2)
             ax.set_title(label, loc="left")
             ax.set_xlabel("iteration")
+            ax.set_xlim(-0.4, last + 0.4)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes[0].legend(fontsize=9)
         return inline_svg(figure, title)
@@ -148,7 +150,7 @@ def _overview(trajectories: pl.DataFrame) -> list[dict]:
         rows.append(
             {
                 "mean": "—" if mean is None else f"{mean:.3f}",
-                "change": f"{changes[-1]['value']} {changes[-1]['interval']}" if changes else "",
+                "change": f"{changes[-1]['value']} {changes[-1]['interval']}" if changes else "—",
                 "verdict": changes[-1]["verdict"] if changes else "",
             }
         )
