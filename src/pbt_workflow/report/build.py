@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pbt_workflow import tables
 from pbt_workflow.config import Config
+from pbt_workflow.microworld.story import microworld_story
 from pbt_workflow.report.analysis import analysis_section
 from pbt_workflow.report.evaluations import (
     NAMES,
@@ -91,9 +92,13 @@ def build_report(
     counts, grown = None, {}
     if funnel is not None:
         counts, grown = _tree_sections(config, funnel, questions, scored, pairs)
+        grown["microworld"] = microworld_story(
+            config, measured, scan_parts(scored, "scored"), scan_parts(pairs, "pairs")
+        )
     # Contents and page follow this order; a section that is None is left out of both.
     sections = [
         ("summary", "Summary", _summary(found, counts, jobs)),
+        ("microworld", "The story of this world", grown.get("microworld")),
         ("run", "What was run", run_section(config, jobs, not_run(found))),
         ("funnel", "Questions to pairs", grown.get("funnel")),
         *(
@@ -115,6 +120,7 @@ def build_report(
     environment.filters |= {"duration": duration, "percent": share, "thousands": thousands}
     page = environment.get_template("template.html.j2").render(
         config=config,
+        analysed=analysis is not None,
         sections=[section for section in sections if section[2] is not None],
         versions=versions(),
         licence=licence(),
