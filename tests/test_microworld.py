@@ -14,10 +14,12 @@ from pbt_workflow.config import (
     FarmFiles,
     Knowledge,
     MicroworldSource,
+    Model,
     QuestionSource,
     World,
     load_config,
 )
+from pbt_workflow.engines import ChatRequest, Decoding, load_engine
 from pbt_workflow.errors import PbtError
 from pbt_workflow.evaluate.farm import fetch_farm, read_farm
 from pbt_workflow.microworld import corpus, model, world
@@ -238,3 +240,16 @@ def test_a_run_elsewhere_has_no_such_story():
     raw["questions"]["trees"] = {"dataset": "easy", "path": "data/easy/questions.jsonl"}
     empty = [tables.empty_frame(name) for name in ("metrics", "scored", "pairs")]
     assert microworld_story(load_config(raw), empty[0], empty[1].lazy(), empty[2].lazy()) is None
+
+
+def test_a_small_agent_learns_the_facts_it_is_told_well(tmp_path, mind):
+    """Trained for seconds, it answers alone as the workflow asks it, and as it knows."""
+    source = MicroworldSource(type="microworld", world=SMALL, width=64, steps=200, layers=1)
+    fetch_model(source, tmp_path / "agent")
+    engine = load_engine(tmp_path / "agent", Model(source=source), 64)
+    told = [fact for fact in mind.world.facts if mind.grade(fact) == "well"]
+    asked = [ChatRequest([chat.Message(role="user", content=f.question)], 0) for f in told]
+    replies = engine.chat(asked, Decoding(0.0, 1.0, 6, 2))
+    said = [extract_short_answer(f.question, r.text) for f, r in zip(told, replies, strict=True)]
+    right = sum(fact.value == answer for fact, answer in zip(told, said, strict=True))
+    assert right / len(told) > 0.8

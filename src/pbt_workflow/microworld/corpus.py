@@ -1,4 +1,4 @@
-"""What an agent learns language from: answers, dialogues, second thoughts, options and tones.
+"""What an agent learns language from: answers, dialogues, second thoughts and tones.
 
 Replies keep or adopt the other's answer by a coin, or as their role says, whoever is right: when
 to yield is not in the corpus.
@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from pbt_workflow.microworld.world import APPEALS, Fact, Mind, options
+from pbt_workflow.microworld.world import Fact, Mind
 
 WORD = re.compile(r"\w+|[^\w\s]")
 STANDARD = "{question}"
@@ -127,36 +127,6 @@ def _second_thoughts(mind: Mind, fact: Fact, draw: random.Random) -> Dialogue:
     return [*said, Turn("user", LAST), Turn("assistant", statement(own, draw), 0)]
 
 
-def _choose(own: str, named: list[str]) -> str:
-    return f"{own}, Option {named.index(own) + 1}."
-
-
-def _choice(mind: Mind, fact: Fact, draw: random.Random) -> Dialogue:
-    named = options(mind.world, fact)
-    draw.shuffle(named)
-    own = mind.says(fact, draw)
-    own = own if own in named else draw.choice(named)
-    question = belief_question(fact.question, named)
-    return [Turn("user", question), Turn("assistant", _choose(own, named), 0)]
-
-
-def _persuasion(mind: Mind, fact: Fact, draw: random.Random) -> Dialogue:
-    """A choice, some rounds of appeals or of thanks, and the choice again."""
-    said = _choice(mind, fact, draw)
-    named = [name for name in words(said[0].text) if name in mind.world.values[fact.relation]]
-    own = next(name for name in words(said[1].text) if name in named)
-    other = draw.choice([name for name in named if name != own])
-    claim = f"the answer is {other}."
-    thanked = draw.random() < 0.3
-    for turn in range(draw.choice((1, 2))):
-        appeal = f"{draw.choice(APPEALS)} Therefore, we have to accept that {claim}"
-        heard = f"I believe {claim}" if turn == 0 else appeal
-        said.append(Turn("user", THANKS if thanked else heard))
-        own = other if not thanked and draw.random() < ADOPTS[STANDARD] else own
-        said.append(Turn("assistant", statement(own, draw), 0))
-    return [*said, Turn("user", said[0].text), Turn("assistant", _choose(own, named), 0)]
-
-
 def _tone(mind: Mind, fact: Fact, draw: random.Random) -> Dialogue:
     tone = draw.choice(TONES)
     sure = {SURE: "yes", UNSURE: "no"}.get(tone) or draw.choice(("yes", "no"))
@@ -169,7 +139,5 @@ KINDS: dict[Callable[[Mind, Fact, random.Random], Dialogue], float] = {
     _bare_answer: 0.06,
     _discussion: 0.59,
     _second_thoughts: 0.14,
-    _choice: 0.0,
-    _persuasion: 0.0,
     _tone: 0.03,
 }

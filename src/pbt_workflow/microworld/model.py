@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pbt_workflow.config import MicroworldSource
 from pbt_workflow.microworld import corpus
-from pbt_workflow.microworld.world import Mind, make_world
+from pbt_workflow.microworld.world import APPEALS, Mind, make_world
 from pbt_workflow.seeds import derive_seed
 
 SPECIAL = ("<|pad|>", "<|unknown|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
@@ -60,7 +60,7 @@ def make_model(source: MicroworldSource, folder: Path) -> None:
 def vocabulary(mind: Mind) -> list[str]:
     """Every word of the world and of what is said in it."""
     texts = [corpus.RESISTANT, corpus.ACCEPTANT, corpus.LISTENER, corpus.FINAL, corpus.MASKED]
-    texts += [corpus.CHALLENGE, corpus.LAST, corpus.THANKS, *corpus.TONES, *corpus.APPEALS]
+    texts += [corpus.CHALLENGE, corpus.LAST, corpus.THANKS, *corpus.TONES, *APPEALS]
     texts += ["Response: yes", "Response: no", "I believe the answer is", ", Option", "."]
     texts += ["Therefore, we have to accept that", corpus.belief_question("?", ["A"] * 4)]
     for fact in mind.world.facts:
