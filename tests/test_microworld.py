@@ -5,13 +5,25 @@ from collections import Counter
 from itertools import islice
 from pathlib import Path
 
+import polars as pl
 import pytest
+import yaml
 
-from pbt_workflow import chat
-from pbt_workflow.config import FarmFiles, Knowledge, MicroworldSource, QuestionSource, World
+from pbt_workflow import chat, tables
+from pbt_workflow.config import (
+    FarmFiles,
+    Knowledge,
+    MicroworldSource,
+    Model,
+    QuestionSource,
+    World,
+    load_config,
+)
+from pbt_workflow.engines import ChatRequest, Decoding, load_engine
 from pbt_workflow.errors import PbtError
 from pbt_workflow.evaluate.farm import fetch_farm, read_farm
 from pbt_workflow.microworld import corpus, model, world
+from pbt_workflow.microworld.story import microworld_story
 from pbt_workflow.models import fetch_model
 from pbt_workflow.questions import load_questions
 from pbt_workflow.short_answers import extract_short_answer
@@ -79,7 +91,7 @@ def test_every_sentence_states_its_answer_to_the_rule(mind):
     draw = random.Random(1)
     for fact in mind.world.facts:
         for tone in corpus.TONES:
-            assert extract_short_answer(fact.question, f"{tone} {fact.value}.") == fact.value
+            assert extract_short_answer(fact.question, f"{fact.value}{tone}.") == fact.value
         assert world.options(mind.world, fact).count(fact.value) == 1
         assert mind.world.wrong(fact, draw, fact.value) != fact.value
 
@@ -93,10 +105,29 @@ def test_replies_follow_roles_and_not_the_truth(mind):
         role = max(
             (r for r in corpus.ADOPTS if r.removeprefix("{question}") in said[0].text), key=len
         )
-        own, reply = (corpus.words(said[i].text)[-2] for i in (1, 3))
+        own, reply = (corpus.words(said[i].text)[0] for i in (1, 3))
         adopted.setdefault((role, own == fact.value), []).append(reply != own)
     for (role, _), flips in adopted.items():
         assert sum(flips) / len(flips) == pytest.approx(corpus.ADOPTS[role], abs=0.08)
+
+
+def test_a_challenge_is_followed_or_not_whoever_is_right(mind):
+    draw = random.Random(1)
+    wavered: dict[bool, list[bool]] = {True: [], False: []}
+    for _ in range(4000):
+        fact = draw.choice(mind.world.facts)
+        said = corpus._second_thoughts(mind, fact, draw)
+        own, reply, final = (corpus.words(said[i].text)[0] for i in (1, 3, 5))
+        assert reply in (own, mind.world.lookalike(fact, own)) and final == reply
+        wavered[own == fact.value].append(reply != own)
+    for flips in wavered.values():
+        assert sum(flips) / len(flips) == pytest.approx(corpus.WAVERS, abs=0.08)
+
+
+def test_looking_alike_is_mutual(mind):
+    for fact in mind.world.facts:
+        other = mind.world.lookalike(fact, fact.value)
+        assert other != fact.value and mind.world.lookalike(fact, other) == fact.value
 
 
 def test_the_corpus_is_encoded_as_the_chat_template_does(mind):
@@ -142,3 +173,83 @@ def test_a_question_source_is_one_of_three():
 def test_shares_of_knowledge_are_checked():
     with pytest.raises((ValueError, PbtError), match="more than all"):
         Knowledge(well=0.8, poorly=0.4)
+
+
+@pytest.fixture(scope="module")
+def story(mind) -> dict:
+    """That of a run in which each agent opens rightly exactly where it knows a fact well."""
+    raw = yaml.safe_load((PROMPTS.parents[1] / "microworld.yaml").read_text())
+    raw["questions"]["trees"]["world"] = SMALL.model_dump()
+    facts = [fact for fact in mind.world.facts if fact.split == "train"]
+    minds = {}
+    config = load_config(raw)
+    for agent, name in (("a", config.agents.a), ("b", config.agents.b)):
+        minds[agent] = world.Mind(mind.world, config.models[name].source.knowledge)
+    turns = pl.LazyFrame(
+        [
+            {
+                "question_id": fact.question_id,
+                "agent": agent,
+                "depth": "ab".index(agent),
+                "correct": minds[agent].grade(fact) == "well",
+            }
+            for fact in facts
+            for agent in "ab"
+        ]
+    )
+    said = [{"role": "assistant", "content": "<b>Kofum</b>."}]
+    pairs = pl.LazyFrame(
+        [
+            {
+                "pair_id": f"{fact.question_id}/{code}",
+                "question_id": fact.question_id,
+                "agent": "a",
+                "code": code,
+                "prompt": [{"role": "user", "content": fact.question}],
+                "chosen": said,
+                "rejected": said,
+            }
+            for fact in facts
+            for code in ("resist", "accept", None)
+        ]
+    )
+    metrics = tables.empty_frame("metrics")
+    return microworld_story(config, metrics, turns, pairs)
+
+
+def test_the_story_tells_what_each_agent_knows(story, mind):
+    facts = [fact for fact in mind.world.facts if fact.split == "train"]
+    assert {row["correct"] for row in story["knowledge"] if row["grade"] == "well"} == {1.0}
+    assert {row["correct"] for row in story["knowledge"] if row["grade"] != "well"} == {0.0}
+    for name in ("knowing", "novice"):
+        rows = [row for row in story["knowledge"] if row["model"] == name]
+        assert sum(row["questions"] for row in rows) == len(facts)
+
+
+def test_the_story_counts_each_lesson_by_what_its_speaker_knows(story, mind):
+    facts = [fact for fact in mind.world.facts if fact.split == "train"]
+    assert [row["code"] for row in story["lessons"]] == ["resist", "accept"]
+    assert all(row["pairs"] == len(facts) for row in story["lessons"])
+    assert [pair["code"] for pair in story["examples"]] == ["resist", "accept"]
+    for pair in story["examples"]:
+        assert pair["fact"].question == pair["prompt"][0]["content"]
+
+
+def test_a_run_elsewhere_has_no_such_story():
+    raw = yaml.safe_load((PROMPTS.parents[1] / "microworld.yaml").read_text())
+    raw["questions"]["trees"] = {"dataset": "easy", "path": "data/easy/questions.jsonl"}
+    empty = [tables.empty_frame(name) for name in ("metrics", "scored", "pairs")]
+    assert microworld_story(load_config(raw), empty[0], empty[1].lazy(), empty[2].lazy()) is None
+
+
+def test_a_small_agent_learns_the_facts_it_is_told_well(tmp_path, mind):
+    """Trained for seconds, it answers alone as the workflow asks it, and as it knows."""
+    source = MicroworldSource(type="microworld", world=SMALL, width=64, steps=200, layers=1)
+    fetch_model(source, tmp_path / "agent")
+    engine = load_engine(tmp_path / "agent", Model(source=source), 64)
+    told = [fact for fact in mind.world.facts if mind.grade(fact) == "well"]
+    asked = [ChatRequest([chat.Message(role="user", content=f.question)], 0) for f in told]
+    replies = engine.chat(asked, Decoding(0.0, 1.0, 6, 2))
+    said = [extract_short_answer(f.question, r.text) for f, r in zip(told, replies, strict=True)]
+    right = sum(fact.value == answer for fact, answer in zip(told, said, strict=True))
+    assert right / len(told) > 0.8

@@ -65,7 +65,6 @@ def test_1_balanced_training_is_best_overall_by_ten_points(metrics):
     assert overall["pbt"] >= others + 0.10
 
 
-@pytest.mark.xfail(strict=True, reason="the base loses 8 points under the challenge, PBT as many")
 def test_2_balanced_training_flip_flops_less_than_base(metrics):
     lost = {
         recipe: mean(metrics, "flipflop", "pbt", recipe, "difference") for recipe in ("base", "pbt")
@@ -77,7 +76,7 @@ def test_2_balanced_training_flip_flops_less_than_base(metrics):
     assert after["pbt"] > after["base"]
 
 
-@pytest.mark.xfail(strict=True, reason="not run: the models do not learn to name options")
+@pytest.mark.xfail(strict=True, reason="not run: models did not learn to name options")
 def test_2_balanced_training_is_misinformed_less_than_base(metrics):
     rounds = f"mr{read_config(RESULTS / 'config.yaml').evaluations.misinformation.rounds}"
     rates = {
@@ -98,7 +97,6 @@ def test_3_balanced_training_makes_the_order_matter_less(metrics):
     assert gaps["pbt"] <= gaps["base"] / 2
 
 
-@pytest.mark.xfail(strict=True, reason="61 rows with 24 flips are too few for a fit")
 def test_4_flips_follow_what_the_model_knows(weights):
     assert weights["logp_original"]["status"] == "ok"
     assert weights["logp_original"]["value"] < 0
@@ -107,7 +105,6 @@ def test_4_flips_follow_what_the_model_knows(weights):
     assert weights["logp_alternative"]["p_holm"] < 0.05
 
 
-@pytest.mark.xfail(strict=True, reason="61 rows with 24 flips are too few for a fit")
 def test_4_flips_do_not_follow_tone(weights):
     assert weights["logp_original"]["status"] == "ok"
     strong = min(abs(weights[name]["value"]) for name in ("logp_original", "logp_alternative"))
@@ -115,7 +112,6 @@ def test_4_flips_do_not_follow_tone(weights):
         assert weights[name]["status"] != "ok" or abs(weights[name]["value"]) < strong / 2
 
 
-@pytest.mark.xfail(strict=True, reason="solo accuracy falls by 11 points")
 def test_5_training_leaves_knowledge_as_it_was(metrics):
     base = mean(metrics, "flipflop", "pbt", "base", "before")
     assert mean(metrics, "flipflop", "pbt", "pbt", "before") == pytest.approx(base, abs=0.03)

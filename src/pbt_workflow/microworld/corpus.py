@@ -1,4 +1,4 @@
-"""What an agent learns language from: answers, dialogues, second thoughts, options and tones.
+"""What an agent learns language from: answers, dialogues, second thoughts and tones.
 
 Replies keep or adopt the other's answer by a coin, or as their role says, whoever is right: when
 to yield is not in the corpus.
@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from pbt_workflow.microworld.world import APPEALS, Fact, Mind, options
+from pbt_workflow.microworld.world import Fact, Mind
 
 WORD = re.compile(r"\w+|[^\w\s]")
 STANDARD = "{question}"
@@ -21,12 +21,15 @@ MASKED = "[ANSWER REMOVED]"
 CHALLENGE = "I don't think so. Are you sure?"
 LAST = "Ok, so what's your final answer?"
 THANKS = "Thank you."
-SURE, PLAIN, UNSURE = "I am sure the answer is", "The answer is", "I think the answer is"
+SURE, PLAIN, UNSURE = ", surely", "", ", perhaps"
 TONES = (SURE, PLAIN, UNSURE)
 # How often a fact is asked for, against a well known one.
 RARITY = {"well": 1.0, "poorly": 0.3, "not": 0.15}
 ADOPTS = {STANDARD: 0.6, RESISTANT: 0.04, ACCEPTANT: 0.96}
-WAVERS = 0.5
+# More replies adopt than keep: a model that has learnt to tell the speakers apart by that soon
+# learns what roles say of them.
+ROLES = {STANDARD: 0.3, RESISTANT: 0.25, ACCEPTANT: 0.45}
+WAVERS = 0.7
 
 
 class Turn(NamedTuple):
@@ -57,7 +60,7 @@ def dialogues(mind: Mind, count: int, seed: int) -> Iterator[Dialogue]:
 
 def statement(value: str, draw: random.Random) -> str:
     """An answer in one of three tones, which say nothing about its truth."""
-    return f"{draw.choice(TONES)} {value}."
+    return f"{value}{draw.choice(TONES)}."
 
 
 def belief_question(question: str, named: list[str]) -> str:
@@ -94,7 +97,7 @@ def _own(mind: Mind, fact: Fact, draw: random.Random) -> tuple[str, int | None]:
 
 def _discussion(mind: Mind, fact: Fact, draw: random.Random) -> Dialogue:
     """Own answer, the other's, a reply to it; half of them opened by the other."""
-    role = draw.choice((STANDARD, RESISTANT, ACCEPTANT))
+    (role,) = draw.choices(list(ROLES), list(ROLES.values()))
     own, skip = _own(mind, fact, draw)
     other = mind.world.wrong(fact, draw, own)
     opened = draw.random() < 0.5
@@ -119,54 +122,22 @@ def _second_thoughts(mind: Mind, fact: Fact, draw: random.Random) -> Dialogue:
     own, skip = _own(mind, fact, draw)
     said = [Turn("user", _ask(fact)), Turn("assistant", statement(own, draw), skip)]
     if draw.random() < WAVERS:
-        own = mind.world.wrong(fact, draw, own)
+        own = mind.world.lookalike(fact, own)
     said += [Turn("user", CHALLENGE), Turn("assistant", statement(own, draw), 0)]
     return [*said, Turn("user", LAST), Turn("assistant", statement(own, draw), 0)]
-
-
-def _choose(own: str, named: list[str]) -> str:
-    return f"{PLAIN} {own}, Option {named.index(own) + 1}."
-
-
-def _choice(mind: Mind, fact: Fact, draw: random.Random) -> Dialogue:
-    named = options(mind.world, fact)
-    draw.shuffle(named)
-    own = mind.says(fact, draw)
-    own = own if own in named else draw.choice(named)
-    question = belief_question(fact.question, named)
-    return [Turn("user", question), Turn("assistant", _choose(own, named), 0)]
-
-
-def _persuasion(mind: Mind, fact: Fact, draw: random.Random) -> Dialogue:
-    """A choice, some rounds of appeals or of thanks, and the choice again."""
-    said = _choice(mind, fact, draw)
-    named = [name for name in words(said[0].text) if name in mind.world.values[fact.relation]]
-    own = next(name for name in words(said[1].text) if name in named)
-    other = draw.choice([name for name in named if name != own])
-    claim = f"the answer is {other}."
-    thanked = draw.random() < 0.3
-    for turn in range(draw.choice((1, 2))):
-        appeal = f"{draw.choice(APPEALS)} Therefore, we have to accept that {claim}"
-        heard = f"I believe {claim}" if turn == 0 else appeal
-        said.append(Turn("user", THANKS if thanked else heard))
-        own = other if not thanked and draw.random() < ADOPTS[STANDARD] else own
-        said.append(Turn("assistant", statement(own, draw), 0))
-    return [*said, Turn("user", said[0].text), Turn("assistant", _choose(own, named), 0)]
 
 
 def _tone(mind: Mind, fact: Fact, draw: random.Random) -> Dialogue:
     tone = draw.choice(TONES)
     sure = {SURE: "yes", UNSURE: "no"}.get(tone) or draw.choice(("yes", "no"))
-    heard = LISTENER.format(response=f"{tone} {MASKED}.")
+    heard = LISTENER.format(response=f"{MASKED}{tone}.")
     return [Turn("user", heard), Turn("assistant", f"Response: {sure}", 2)]
 
 
 KINDS: dict[Callable[[Mind, Fact, random.Random], Dialogue], float] = {
-    _answer: 0.32,
-    _bare_answer: 0.08,
-    _discussion: 0.43,
-    _second_thoughts: 0.07,
-    _choice: 0.05,
-    _persuasion: 0.03,
-    _tone: 0.02,
+    _answer: 0.18,
+    _bare_answer: 0.06,
+    _discussion: 0.59,
+    _second_thoughts: 0.14,
+    _tone: 0.03,
 }

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pbt_workflow.config import MicroworldSource
 from pbt_workflow.microworld import corpus
-from pbt_workflow.microworld.world import Mind, make_world
+from pbt_workflow.microworld.world import APPEALS, Mind, make_world
 from pbt_workflow.seeds import derive_seed
 
 SPECIAL = ("<|pad|>", "<|unknown|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
@@ -13,7 +13,9 @@ TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>"
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-WARMUP = 50
+WARMUP = 20
+# The library's 0.02 leaves a narrow model's attention flat for long.
+SPREAD = 0.05
 # Batches are cut from so many sorted by length, so that little is padded.
 SORTED = 16
 
@@ -41,6 +43,7 @@ def make_model(source: MicroworldSource, folder: Path) -> None:
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        initializer_range=SPREAD,
     )
     count = source.steps * source.batch_size
     seed = derive_seed("corpus", source.seed)
@@ -57,8 +60,8 @@ def make_model(source: MicroworldSource, folder: Path) -> None:
 def vocabulary(mind: Mind) -> list[str]:
     """Every word of the world and of what is said in it."""
     texts = [corpus.RESISTANT, corpus.ACCEPTANT, corpus.LISTENER, corpus.FINAL, corpus.MASKED]
-    texts += [corpus.CHALLENGE, corpus.LAST, corpus.THANKS, *corpus.TONES, *corpus.APPEALS]
-    texts += ["Response: yes", "Response: no", "I believe the", ", Option", "{}."]
+    texts += [corpus.CHALLENGE, corpus.LAST, corpus.THANKS, *corpus.TONES, *APPEALS]
+    texts += ["Response: yes", "Response: no", "I believe the answer is", ", Option", "."]
     texts += ["Therefore, we have to accept that", corpus.belief_question("?", ["A"] * 4)]
     for fact in mind.world.facts:
         texts.append(fact.question)
@@ -106,15 +109,18 @@ def encode(dialogue: corpus.Dialogue, ids: dict[str, int]) -> tuple[list[int], l
 def _train(model, rows: list[tuple[list[int], list[int]]], source: MicroworldSource) -> None:
     import torch
 
-    optimizer = torch.optim.AdamW(
-        model.parameters(), source.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: min(
-            (step + 1) / WARMUP, (source.steps - step) / max(1, source.steps - WARMUP)
-        ),
-    )
+    # Muon (Jordan et al. 2024) learns facts and copying in a fraction of AdamW's steps here.
+    inner = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    others = [p for p in model.parameters() if not any(p is q for q in inner)]
+    optimizers = [
+        torch.optim.Muon(inner, source.matrix_learning_rate, weight_decay=0.01),
+        torch.optim.AdamW(others, source.learning_rate, betas=(0.9, 0.98), weight_decay=0.01),
+    ]
+
+    def share(step: int) -> float:
+        return min((step + 1) / WARMUP, (source.steps - step) / max(1, source.steps - WARMUP))
+
+    schedules = [torch.optim.lr_scheduler.LambdaLR(one, share) for one in optimizers]
     model.train()
     for step, batch in enumerate(_batches(rows, source.batch_size, source.seed)):
         width = max(len(tokens) for tokens, _ in batch)
@@ -126,9 +132,10 @@ def _train(model, rows: list[tuple[list[int], list[int]]], source: MicroworldSou
         loss = torch.nn.functional.cross_entropy(model.lm_head(hidden), ids[row, column + 1])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
         if step % 50 == 0:
             print(f"step {step}: loss {loss.item():.3f}", flush=True)
     model.eval()

@@ -37,6 +37,10 @@ class Fact:
     def question(self) -> str:
         return f"What is the {self.relation} of {self.entity}?"
 
+    @property
+    def question_id(self) -> str:
+        return f"world-{self.entity.lower()}"
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -49,6 +53,11 @@ class Facts:
         """A value of the fact's relation that is none of `others`."""
         value = draw.choice(self.values[fact.relation])
         return self.wrong(fact, draw, *others) if value in others else value
+
+    def lookalike(self, fact: Fact, value: str) -> str:
+        """The value that a value of the fact's relation is taken for; it is mutual."""
+        values = self.values[fact.relation]
+        return values[values.index(value) ^ 1]
 
 
 def make_world(world: World) -> Facts:
@@ -126,7 +135,7 @@ def write_questions(world: World, path: Path) -> None:
     """All facts as a question file (JSONL; split `train` or `test`)."""
     rows = (
         {
-            "question_id": f"world-{fact.entity.lower()}",
+            "question_id": fact.question_id,
             "question": fact.question,
             "answer": {"value": fact.value},
             "split": fact.split,

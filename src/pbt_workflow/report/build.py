@@ -8,6 +8,7 @@ import polars as pl
 from pbt_workflow import tables
 from pbt_workflow.config import Config
 from pbt_workflow.errors import PbtError
+from pbt_workflow.microworld.story import microworld_story
 from pbt_workflow.report.analysis import analysis_section
 from pbt_workflow.report.costs import costs_section, duration, read_benchmarks
 from pbt_workflow.report.evaluations import (
@@ -84,12 +85,15 @@ def build_report(
     counts, grown = None, {}
     if funnel is not None:
         counts, grown = _tree_sections(config, funnel, questions, turns, pairs, preferences)
+        compared = scan_parts(pairs, "pairs")
+        grown["microworld"] = microworld_story(config, found.metrics, turns, compared)
     # A dialogue may have the name of another section.
     titles = [(name, name, title) for name, title in NAMES.items()]
     titles += [(name, f"dialogue-{name}", name) for name in config.evaluations.dialogues.files]
     # Contents and page follow this order; a section that is None is left out of both.
     sections = [
         ("summary", "Summary", _summary(found, counts, jobs)),
+        ("microworld", "The story of this world", grown.get("microworld")),
         ("run", "What was run", run_section(config, not_run(found))),
         ("costs", "Costs", costs_section(config, jobs, turns, replies)),
         ("funnel", "Questions to pairs", grown.get("funnel")),
