@@ -30,6 +30,8 @@ def follow(trainer, report_to: str, project: str, log: Path) -> None:
         log: the file of the training curve, whose path names this training.
     """
     check_tracker(report_to)
+    if not trainer.is_world_process_zero():
+        return
     # .../adapters/{model}/{recipe}/seed{seed}/{stage}.parquet
     name = ".".join([*log.parts[-4:-1], log.stem])
     trainer.args.run_name, trainer.args.project = name, project
