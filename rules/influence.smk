@@ -13,7 +13,7 @@ Makes, below <results>/influence
   {experiment}/it{it}/trajectories.parquet, selected.parquet, rows.parquet
   {experiment}/it{it}/adapter/, training.parquet
   {experiment}/it{it}/statistics.parquet
-  {experiment}/it{it}/tracked.txt, {experiment}/tensorboard/ or wandb/    with `log_to`
+  {experiment}/it{it}/tracked.txt, {experiment}/tensorboard/ or wandb/    with `report_to`
   {experiment}/transcripts.html
   ../influence.html
 """
@@ -235,12 +235,12 @@ rule influence_track:
         "../envs/train.yaml"
     params:
         config=resolved,
-        to=influence.log_to,
+        to=run.runtime.report_to,
         it=lambda wildcards: int(wildcards.it),
         turns=lambda wildcards, input: repeated("--turns", input.turns),
         curve=lambda wildcards, input: repeated("--curve", input.curve),
         # All iterations' files lie together: an experiment is one run to a tracker.
-        folder=lambda wildcards: f"{influence_root}/{wildcards.experiment}/{influence.log_to}",
+        folder=lambda wildcards: f"{influence_root}/{wildcards.experiment}/{run.runtime.report_to}",
     shell:
         "pbt influence-track --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --iteration {params.it} --statistics {input.statistics:q} {params.turns}"
@@ -282,7 +282,7 @@ rule influence_report:
         statistics=of_experiments("statistics.parquet"),
         trajectories=of_experiments("trajectories.parquet"),
         transcripts=transcript_pages,
-        tracked=[] if influence.log_to == "none" else of_experiments("tracked.txt"),
+        tracked=[] if run.runtime.report_to == "none" else of_experiments("tracked.txt"),
     output:
         report(
             "<results>/influence.html",

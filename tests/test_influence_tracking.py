@@ -5,7 +5,6 @@ import sys
 import pytest
 from test_influence_select import filled, turns_of
 
-from pbt_workflow.config import Influence
 from pbt_workflow.errors import PbtError
 from pbt_workflow.influence import tracking
 
@@ -54,7 +53,6 @@ def test_the_best_and_the_worst_conversations_are_sent_whole():
 
 
 def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch):
-    assert Influence.model_fields["log_to"].default == "none"
     for to, module in (("tensorboard", "torch.utils.tensorboard"), ("wandb", "wandb")):
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(PbtError, match=f"cannot log to {to}"):

@@ -295,7 +295,7 @@ def track(
     out: Out,
     curve: Annotated[Path | None, typer.Option(help="The training's log (Parquet).")] = None,
 ) -> None:
-    """Hand an iteration's numbers and some conversations to the tracker that `log_to` names."""
+    """Hand an iteration's numbers and some conversations to `runtime.report_to`."""
     from pbt_workflow import tables
     from pbt_workflow.influence import tracking
 
@@ -309,7 +309,7 @@ def track(
         common.read(trajectories, "influence_trajectories"),
         common.read(selected, "influence_selected"),
     )
-    to = run.influence.log_to
+    to = run.runtime.report_to
     tracking.send(
         to,
         numbers,

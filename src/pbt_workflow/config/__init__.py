@@ -5,7 +5,7 @@ and `models.*.parallel`, which change only speed.
 """
 
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -47,6 +47,7 @@ from pbt_workflow.config.models import (
     WheelSource,
 )
 from pbt_workflow.config.problems import config_error
+from pbt_workflow.config.runtime import Runtime, Vllm
 from pbt_workflow.config.training import RECIPES, Dpo, Lora, Sft, Shares, Train
 from pbt_workflow.config.trees import (
     Agents,
@@ -124,30 +125,6 @@ INFLUENCED = "influence-"
 SectionType = TypeVar("SectionType", bound=Section)
 
 
-class Vllm(Section):
-    """Speed of models with `engine: vllm`."""
-
-    gpu_memory: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory it may take")
-    block_size: int = Field(16, ge=16, multiple_of=16, description="tokens of a cache block")
-    environment: str | None = Field(
-        None,
-        description="folder of a virtual environment with vLLM, in which these models' jobs run; "
-        "not needed with conda",
-    )
-
-
-class Runtime(Section):
-    """What changes only speed."""
-
-    generation_batch: int = Field(64, ge=1, description="sequences decoded together")
-    training_batch: int = Field(4, ge=1, description="examples per forward pass in training")
-    threads: int = Field(1, ge=1, description="CPU threads of a job that runs a model")
-    report_to: Literal["none", "tensorboard", "wandb", "trackio"] = Field(
-        "none", description="what else SFT and DPO report their numbers to; install it first"
-    )
-    vllm: Vllm = Vllm()
-
-
 class Config(Section):
     """A run."""
 
@@ -214,6 +191,15 @@ class Config(Section):
             *(n for n, a in self.adapters.items() if a.model == model),
             *(recipe for recipe, agent in agents.items() if agent == model),
         ]
+
+    @model_validator(mode="after")
+    def _tracker_of_influence(self) -> "Config":
+        if self.influence and self.runtime.report_to == "trackio":
+            raise ValueError(
+                "`runtime.report_to` is trackio, which the influence branch does not know; "
+                "set it to tensorboard or wandb"
+            )
+        return self
 
     @model_validator(mode="after")
     def _known_names(self) -> "Config":

@@ -215,9 +215,6 @@ class Influence(Section):
     evaluate: bool = Field(
         False, description="whether the run's evaluations also run on the last adapters"
     )
-    log_to: Literal["none", "tensorboard", "wandb"] = Field(
-        "none", description="where numbers and conversations go, besides tables and pages"
-    )
 
     @model_validator(mode="before")
     @classmethod

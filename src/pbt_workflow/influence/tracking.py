@@ -81,7 +81,7 @@ def send(
     except ImportError as error:
         raise PbtError(
             f"cannot log to {to} ({str(error).splitlines()[0]})",
-            where="config key `influence.log_to`",
+            where="config key `runtime.report_to`",
             hint=f"install {to}, or set the key to none",
         ) from None
 
