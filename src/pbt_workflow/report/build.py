@@ -82,18 +82,22 @@ def build_report(
     examples = example_dialogues(config.run, replies, found.looks)
     rows = evaluation_rows(config.run, replies, found.looks)
     jobs = read_benchmarks(benchmarks)
-    counts, grown = None, {}
+    counts, grown, story = None, {}, None
     if funnel is not None:
         counts, grown = _tree_sections(config, funnel, questions, turns, pairs, preferences)
         compared = scan_parts(pairs, "pairs")
-        grown["microworld"] = microworld_story(config, found.metrics, turns, compared)
+        story = microworld_story(config, found.metrics, turns, compared)
+    changes = None if analysis is None else analysis_section(analysis)
+    if story is not None:
+        story["tree"] = next(iter(grown["trees"]["trees"]), None)
+        story["weights"] = [] if changes is None else changes["subjects"]
     # A dialogue may have the name of another section.
     titles = [(name, name, title) for name, title in NAMES.items()]
     titles += [(name, f"dialogue-{name}", name) for name in config.evaluations.dialogues.files]
     # Contents and page follow this order; a section that is None is left out of both.
     sections = [
         ("summary", "Summary", _summary(found, counts, jobs)),
-        ("microworld", "The story of this world", grown.get("microworld")),
+        ("microworld", "The story of this world", story),
         ("run", "What was run", run_section(config, not_run(found))),
         ("costs", "Costs", costs_section(config, jobs, turns, replies)),
         ("funnel", "Questions to pairs", grown.get("funnel")),
@@ -105,7 +109,7 @@ def build_report(
             )
             for name, place, title in titles
         ),
-        ("analysis", "Changes of mind", None if analysis is None else analysis_section(analysis)),
+        ("analysis", "Changes of mind", changes),
         ("training", "Training", _training(found, training, selection)),
         ("explorer", "Explorer", grown.get("explorer")),
         ("trees", "Trees", grown.get("trees")),
