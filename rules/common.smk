@@ -23,7 +23,9 @@ def validated(values, files):
             settings.read_yaml(file)
         run = settings.load_config(dict(values))
         # In conda environments of their own jobs check it themselves.
-        if (run.train.models or run.influence) and not workflow.deployment_settings.deployment_method:
+        if (
+            run.train.models or run.influence
+        ) and not workflow.deployment_settings.deployment_method:
             check_tracker(run.runtime.report_to)
         return run
     except PbtError as error:
