@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +10,12 @@ from pathlib import Path
 import pytest
 import typer
 import yaml
+from checkouts import PATH, ROOT, make_checkout
 
 from pbt_workflow.cli import app
 from pbt_workflow.config import load_config
 from pbt_workflow.evaluate.dialogues import load_dialogue
 
-ROOT = Path(__file__).parents[1]
 FOLDERS = ("", "config", "data", "docs", "profiles", ".github")
 PAGES = sorted(
     path
@@ -58,14 +57,10 @@ DRY_RUN = ["train-mine", "published", "own-evaluation"]
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
     """The workflow's files and what the documents' configurations name."""
-    folder = tmp_path_factory.mktemp("reader")
-    for name in ("Snakefile", "rules", "envs", "config", "profiles"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
-        copy(ROOT / name, folder / name)
+    folder = make_checkout(tmp_path_factory.mktemp("reader"))
     for model in ("my-chat-model", "first", "second"):
         (folder / "models" / model).mkdir(parents=True)
         (folder / "models" / model / "config.json").write_text("{}")
-    (folder / "data").mkdir()
     (example,) = blocks(TEXTS["README.md"], "json")
     (folder / "data/my_questions.jsonl").write_text(example)
     (folder / "config/prompts/stubborn.txt").write_text("{question} Keep your answer.")
@@ -106,7 +101,6 @@ def test_every_configuration_is_accepted(run, place, monkeypatch):
 
 @pytest.mark.workflow
 def test_configurations_dry_run(place):
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     started = {}
     for run in DRY_RUN:
         file = place / "config" / f"{run}.yaml"
@@ -114,7 +108,7 @@ def test_configurations_dry_run(place):
         started[run] = subprocess.Popen(
             [sys.executable, "-m", "snakemake", "-n", "--configfile", str(file)],
             cwd=place,
-            env={**os.environ, "PATH": path},
+            env={**os.environ, "PATH": PATH},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -8,7 +8,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
-from test_workflow import ROOT, checkout, snakemake
+from checkouts import ROOT
+from test_workflow import checkout, snakemake
 
 from pbt_workflow import tables
 from pbt_workflow.config import load_config

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from checkouts import PATH
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
@@ -34,11 +35,10 @@ def start(code: str, log: Path) -> int:
 @pytest.mark.workflow
 def test_a_retried_job_keeps_the_logs_of_its_failed_attempts(tmp_path):
     (tmp_path / "Snakefile").write_text(SNAKEFILE)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     result = subprocess.run(
         [sys.executable, "-m", "snakemake", "--cores", "1"],
         cwd=tmp_path,
-        env={**os.environ, "PATH": path},
+        env={**os.environ, "PATH": PATH},
         capture_output=True,
         text=True,
     )

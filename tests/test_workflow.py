@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -16,12 +15,12 @@ import pytest
 import released
 import synthetic
 import yaml
+from checkouts import PATH, ROOT, make_checkout
 
 from pbt_workflow import tables
 from pbt_workflow.config import read_config
 from pbt_workflow.stages import stages
 
-ROOT = Path(__file__).parents[1]
 PRESETS = sorted(path.stem for path in (ROOT / "config").glob("*.yaml"))
 SECRET = "hf_SecretOfTheseTests"
 pytestmark = pytest.mark.workflow
@@ -30,21 +29,15 @@ pytestmark = pytest.mark.workflow
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory) -> Path:
     """A folder with the workflow's files and no results, in which runs leave their traces."""
-    folder = tmp_path_factory.mktemp("checkout")
-    for name in ("Snakefile", "rules", "envs", "config", "profiles", "data"):
-        source = ROOT / name
-        copy = shutil.copytree if source.is_dir() else shutil.copyfile
-        copy(source, folder / name)
-    return folder
+    return make_checkout(tmp_path_factory.mktemp("checkout"))
 
 
 def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     """Snakemake in a folder, with this environment's `pbt`."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
         [sys.executable, "-m", "snakemake", *arguments],
         cwd=folder,
-        env={**os.environ, "PATH": path, "HF_TOKEN": SECRET},
+        env={**os.environ, "PATH": PATH, "HF_TOKEN": SECRET},
         capture_output=True,
         text=True,
         timeout=600,
@@ -355,11 +348,10 @@ def test_a_stage_that_ends_empty_says_where_rows_were_lost(checkout):
 def test_a_killed_run_resumes_with_the_same_rows(checkout, smoke):
     config = variant(checkout, "killed", lambda values: None)
     target = "results/killed/funnel.parquet"
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     process = subprocess.Popen(
         [sys.executable, "-m", "snakemake", "--configfile", config, "--cores", "2", target],
         cwd=checkout,
-        env={**os.environ, "PATH": path},
+        env={**os.environ, "PATH": PATH},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -7,7 +7,7 @@ import shutil
 import sys
 
 import pytest
-from runs import ROOT
+from checkouts import ROOT
 from test_trust_report import CHROMIUM, dump, title
 
 sys.path.insert(0, str(ROOT / "benchmarks"))

@@ -18,13 +18,12 @@ import polars as pl
 import psutil
 import pytest
 import yaml
+from checkouts import ROOT, make_checkout
 from runs import (
-    ROOT,
     Lifetimes,
     Run,
     Watcher,
     assert_same,
-    checkout,
     fail,
     finish,
     half_written,
@@ -40,7 +39,7 @@ pytestmark = [pytest.mark.workflow, pytest.mark.filterwarnings("ignore")]
 
 @pytest.fixture(scope="session")
 def cheap(tmp_path_factory) -> dict[str, pl.DataFrame]:
-    folder = checkout(tmp_path_factory.mktemp("cheap"))
+    folder = make_checkout(tmp_path_factory.mktemp("cheap"))
     finish(folder, CHEAP, *SMOKE)
     return rows(folder / "results" / "smoke")
 
@@ -83,7 +82,7 @@ def kill_one(run: Run, doomed: set[str], lifetimes: dict, rng: random.Random) ->
 
 
 def test_killed_jobs_lose_nothing(tmp_path):
-    make = checkout if KILLS >= 30 else lambda folder: less(checkout(folder))
+    make = make_checkout if KILLS >= 30 else lambda folder: less(make_checkout(folder))
     whole = make(tmp_path / "undisturbed")
     run = Run(whole, *SMOKE)
     noted = Lifetimes(run)
@@ -130,7 +129,7 @@ def test_killed_jobs_lose_nothing(tmp_path):
 
 
 def test_a_power_cut_and_an_unlock_lose_nothing(cheap, tmp_path):
-    folder = checkout(tmp_path / "run")
+    folder = make_checkout(tmp_path / "run")
     rng = random.Random(2)
     arguments = (CHEAP, *SMOKE)
     for _ in range(3):
@@ -145,7 +144,7 @@ def test_a_power_cut_and_an_unlock_lose_nothing(cheap, tmp_path):
 
 
 def test_a_second_run_in_the_same_folder_is_refused(cheap, tmp_path):
-    folder = checkout(tmp_path / "run")
+    folder = make_checkout(tmp_path / "run")
     arguments = (CHEAP, *SMOKE)
     first = Run(folder, *arguments)
     while not list((folder / ".snakemake" / "locks").glob("*")):
@@ -164,7 +163,7 @@ def test_a_config_changed_half_way_ends_as_if_it_had_been_so_from_the_start(tmp_
         values["questions"]["trees"]["limit"] = 50
         path.write_text(yaml.safe_dump(values))
 
-    fresh, changed = checkout(tmp_path / "fresh"), checkout(tmp_path / "changed")
+    fresh, changed = make_checkout(tmp_path / "fresh"), make_checkout(tmp_path / "changed")
     change(fresh)
     finish(fresh, CHEAP, *SMOKE)
     run = Run(changed, CHEAP, *SMOKE)
@@ -179,7 +178,7 @@ def test_a_config_changed_half_way_ends_as_if_it_had_been_so_from_the_start(tmp_
 
 
 def test_deleted_and_damaged_intermediates(cheap, tmp_path):
-    folder = checkout(tmp_path / "run")
+    folder = make_checkout(tmp_path / "run")
     arguments = (CHEAP, *SMOKE)
     finish(folder, *arguments)
     results = folder / "results" / "smoke"
@@ -224,7 +223,7 @@ def remount(disk: Path, options: str) -> None:
     ids=["full", "read-only"],
 )
 def test_a_disk_that_takes_nothing(cheap, tmp_path, small_disk, trouble, mended, message):
-    folder = checkout(tmp_path / "run")
+    folder = make_checkout(tmp_path / "run")
     # Logs stay outside: on a full disk the message itself would be lost.
     (folder / "results" / "smoke").mkdir(parents=True)
     (folder / "results" / "smoke" / "trees").symlink_to(small_disk)
@@ -249,7 +248,7 @@ HOSTILE = "; touch pwned-a; $(touch pwned-b) `touch pwned-c` 'q' \"d\" & | * {x}
 
 
 def test_no_config_value_or_path_reaches_a_shell(cheap, tmp_path):
-    folder = checkout(tmp_path / "a folder with 'quotes' and; $(touch pwned-d) spaces")
+    folder = make_checkout(tmp_path / "a folder with 'quotes' and; $(touch pwned-d) spaces")
     data = folder / "data" / 'it\'s; $(touch pwned-e) "easy".jsonl'
     shutil.copyfile(folder / "data" / "easy" / "questions.jsonl", data)
     prompt = folder / "config" / "my; touch pwned-f 'prompt'.txt"
@@ -275,7 +274,7 @@ def test_no_config_value_or_path_reaches_a_shell(cheap, tmp_path):
 
 
 def test_a_key_given_twice_is_refused_before_any_job(tmp_path):
-    folder = checkout(tmp_path / "run")
+    folder = make_checkout(tmp_path / "run")
     path = folder / "config" / "smoke.yaml"
     path.write_text(path.read_text().replace("run: smoke\n", "run: smoke\nrun: other\n"))
     said = fail(folder, *SMOKE)

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,30 +13,19 @@ from pathlib import Path
 import polars as pl
 import psutil
 import pyarrow.parquet as pq
-
-ROOT = Path(__file__).parents[2]
-
-
-def checkout(folder: Path) -> Path:
-    """The workflow's files without results."""
-    for name in ("Snakefile", "rules", "envs", "config", "profiles", "data"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
-        folder.mkdir(parents=True, exist_ok=True)
-        copy(ROOT / name, folder / name)
-    return folder
+from checkouts import PATH
 
 
 class Run:
     """Snakemake in a folder, in a process group of its own, its messages in a file."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self.log = folder / "messages.txt"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "snakemake", "--cores", "2", *arguments],
                 cwd=folder,
-                env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+                env={**os.environ, "PATH": PATH, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

@@ -1,15 +1,13 @@
 """A cluster for these tests. They run only when asked for: pytest -m slurm tests/slurm."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import local_slurm
 import pytest
-
-ROOT = Path(__file__).parents[2]
+from checkouts import PATH, ROOT, make_checkout
 
 # Two cores may be all there is. A status check that finds nothing new puts the next one off by ten
 # seconds, and most of these jobs take less: a third one uses that time.
@@ -42,11 +40,7 @@ def slurm(tmp_path_factory):
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory) -> Path:
     """A folder with the workflow's files and no results."""
-    folder = tmp_path_factory.mktemp("checkout")
-    for name in ("Snakefile", "rules", "envs", "config", "profiles", "data"):
-        source = ROOT / name
-        copy = shutil.copytree if source.is_dir() else shutil.copyfile
-        copy(source, folder / name)
+    folder = make_checkout(tmp_path_factory.mktemp("checkout"))
     (folder / "slurm").symlink_to(os.readlink(ROOT / "slurm"))
     return folder
 
@@ -54,8 +48,7 @@ def checkout(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
     """This environment's `pbt`, and a secret that must not be written anywhere."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "HF_TOKEN": "hf_SecretOfTheTests"}
+    return {**os.environ, "PATH": PATH, "HF_HUB_OFFLINE": "1", "HF_TOKEN": "hf_SecretOfTheTests"}
 
 
 @pytest.fixture(scope="session")

@@ -7,16 +7,16 @@ import sys
 
 import pytest
 import yaml
+from checkouts import PATH
 
 pytestmark = pytest.mark.workflow
 
 
 def run(folder, *arguments: str) -> str:
-    path = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
     result = subprocess.run(
         [sys.executable, "-m", "snakemake", *arguments],
         cwd=folder,
-        env={**os.environ, "PATH": path},
+        env={**os.environ, "PATH": PATH},
         capture_output=True,
         text=True,
         timeout=120,
