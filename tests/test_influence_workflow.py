@@ -65,6 +65,22 @@ def test_a_bad_experiment_is_refused(monkeypatch, change, message):
     assert message in str(error.value)
 
 
+def test_kto_is_refused_a_process_per_gpu(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    values = values_of()
+    model = values["models"]["tiny"]
+    model.update(gpus=2, parallel="data")
+    with pytest.raises(PbtError) as error:
+        load_config(values)
+    assert "models.tiny.parallel" in str(error.value) and "experiments.kto" in str(error.value)
+    for change in ({"gpus": 1}, {"gpus": 2, "parallel": "layers"}):
+        model.update({"parallel": "data"} | change)
+        assert load_config(values)
+    model.update(parallel="data")
+    values["influence"]["experiments"]["kto"]["train"]["algorithm"] = "sft"
+    assert load_config(values).models["tiny"].training_processes == 2
+
+
 def test_a_sweep_is_an_experiment_per_combination(monkeypatch):
     monkeypatch.chdir(ROOT)
     values = values_of()

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from influence_world import ENVIRONMENTS
+from test_influence_training import write_rows
 from test_train import curve, same_weights, weights, write_pairs
 
 from pbt_workflow.train import run
@@ -27,6 +29,20 @@ CONFIG = {
     "models": {"tiny": {"source": {"type": "tiny"}}},
     "extraction": {"method": "short_answer"},
     "evaluations": {"models": ["tiny"], "run": ["misinformation"]},
+    "influence": {
+        "environments": str(ENVIRONMENTS),
+        "experiments": {
+            "best": {
+                "environment_class": "companion",
+                "cast": {"agent": "tiny", "user": "tiny"},
+                "iterations": 2,
+                "train": {
+                    **{"algorithm": "sft", "learning_rate": 2e-2, "epochs": 3, "batch_size": 4},
+                    "lora": {"rank": 4, "alpha": 8, "dropout": 0.0},
+                },
+            }
+        },
+    },
     "train": {
         "lora": {"rank": 4, "alpha": 8, "dropout": 0.1},
         "sft": {"steps": 60, "learning_rate": 2e-2, "warmup_steps": 2, "batch_size": 4},
@@ -37,7 +53,10 @@ CONFIG = {
 
 
 class Training:
-    """One folder of an SFT and a DPO training, with the commands as rules call them."""
+    """A folder of trainings, with the commands as rules call them.
+
+    Stages are `sft`, `dpo`, and `it00`, `it01` of an influence experiment.
+    """
 
     def __init__(self, folder: Path, base: Path, changes: dict, sft: Path | None = None) -> None:
         values = {key: {**CONFIG[key], **changes.get(key, {})} for key in CONFIG if key != "run"}
@@ -49,13 +68,19 @@ class Training:
 
     def command(self, stage: str) -> list[str]:
         options = {
-            **{"config": self.config, "preferences": self.pairs, "model": self.base},
-            **{"name": "tiny", "recipe": "pbt", "seed": 12, "work": self.folder / f"{stage}.work"},
+            **{"config": self.config, "model": self.base, "work": self.folder / f"{stage}.work"},
             **{"log": self.folder / f"{stage}.parquet", "out": self.folder / stage},
-            **({"adapter": self.adapter} if stage == "dpo" else {}),
         }
+        if stage.startswith("it"):
+            command, rows = "influence-train", self.folder / f"{stage}.rows.parquet"
+            options |= {"experiment": "best", "iteration": int(stage[2:]), "rows": rows}
+            options |= {} if stage == "it00" else {"adapter": self.folder / "it00"}
+        else:
+            command = stage
+            options |= {"preferences": self.pairs, "name": "tiny", "recipe": "pbt", "seed": 12}
+            options |= {"adapter": self.adapter} if stage == "dpo" else {}
         words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
-        return [sys.executable, "-m", "pbt_workflow.cli", stage, *words]
+        return [sys.executable, "-m", "pbt_workflow.cli", command, *words]
 
     def start(self, stage: str) -> subprocess.Popen:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -74,7 +99,7 @@ class Training:
 
 def last(stage: str, training: Training) -> Path:
     folder = training.folder / stage
-    return folder if stage == "sft" else folder / f"epoch{CONFIG['train']['dpo']['epochs']}"
+    return folder / f"epoch{CONFIG['train']['dpo']['epochs']}" if stage == "dpo" else folder
 
 
 def assert_same(stage: str, found: Training, expected: Training, **tolerance) -> None:
@@ -137,3 +162,25 @@ def test_two_processes_train_as_one_does(tiny_model, tmp_path, stage, unbroken):
         made[name] = training.finish(stage)
         assert not (training.folder / f"{stage}.work").exists()
     assert_same(stage, made["two"], made["one"], rel=1e-4, abs=1e-5)
+
+
+def test_two_processes_train_an_experiment_as_one_does(tiny_model, tmp_path):
+    good = [(prompt, better, True) for prompt, better, _ in ROWS]
+    made = {}
+    for name, parallel in (("one", "layers"), ("two", "data")):
+        model = {"source": {"type": "tiny"}, "gpus": 2, "parallel": parallel}
+        training = Training(tmp_path / name, tiny_model, {"models": {"tiny": model}})
+        write_rows(training.folder / "it00.rows.parquet", good)
+        made[name] = training.finish("it00")
+        assert not (training.folder / "it00.work").exists()
+    assert_same("it00", made["two"], made["one"], rel=1e-4, abs=1e-5)
+    assert len(curve(tmp_path / "two" / "it00.parquet")) == 6
+    two, rows = made["two"], tmp_path / "two" / "it01.rows.parquet"
+    write_rows(rows, [("What is it?", "It is too long. " * 500, True)])
+    assert two.start("it01").wait(timeout=600) != 0
+    assert "one of 2 training processes failed" in two.said("it01")
+    write_rows(rows, [])
+    two.finish("it01")
+    assert two.said("it01").count("nothing to train on") == 1
+    same_weights(weights(two.folder / "it00"), weights(two.folder / "it01"), rel=0, abs=0)
+    assert not (two.folder / "it01.work").exists()

@@ -1,6 +1,7 @@
 """Commands of rules/influence.smk: conversations, ratings, selection, training, statistics."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -241,11 +242,13 @@ def train(
 ) -> None:
     """Train the agent's adapter on an iteration's rows, from the adapter before."""
     from pbt_workflow.influence.training import train_iteration
+    from pbt_workflow.train.run import in_processes
 
     run = common.read_run(config)
     settings = _experiment(run, experiment)
     name = settings.cast.agent
-    train_iteration(
+    train = partial(
+        train_iteration,
         rows,
         model,
         adapter,
@@ -260,6 +263,7 @@ def train(
         out=out,
         log=log,
     )
+    in_processes(run.model(name).training_processes, train)
 
 
 @app.command("influence-statistics")

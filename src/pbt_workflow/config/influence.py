@@ -258,11 +258,18 @@ class Influence(Section):
         return found
 
     def check(self, config) -> None:
-        """Raise ValueError where an experiment trains or starts from what there is not."""
+        """Raise ValueError where an experiment trains or starts from what cannot be."""
         for name, experiment in self.experiments.items():
             key, agent = f"influence.experiments.{name}", experiment.cast.agent
             if experiment.iterations and config.models[agent].scripted:
                 raise ValueError(f"`{key}.cast.agent` is scripted; it cannot be trained")
+            kto = experiment.iterations and experiment.train.algorithm == "kto"
+            if kto and config.models[agent].training_processes > 1:
+                # TRL averages the KL term over the groups of all processes.
+                raise ValueError(
+                    f"`models.{agent}.parallel` is data: `{key}.train` (kto) would have another "
+                    f"result with every number of GPUs; set `models.{agent}.parallel: layers`"
+                )
             start = experiment.start
             if start is None:
                 continue

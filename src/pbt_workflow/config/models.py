@@ -119,7 +119,7 @@ class Model(Section):
     parallel: Literal["layers", "data"] = Field(
         "layers",
         description="training on several GPUs; layers: spread over them, in one process; data: a "
-        "process and a copy of the model on each, which share every batch",
+        "process and a copy of the model on each, which share every batch (not for KTO)",
     )
     engine: Literal["transformers", "vllm"] = Field(
         "transformers", description="what runs the model in generation; see docs/engines.md"

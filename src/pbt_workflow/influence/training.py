@@ -47,8 +47,11 @@ def train_iteration(
     train on (for KTO: of either side) the adapter is carried over unchanged, with a message. A
     killed run continues from its last whole checkpoint in `work`, removed at the end.
 
+    Several processes share every batch of SFT. KTO has one: TRL averages the KL term over all
+    processes' groups, so that it would be of more rows the more GPUs there are.
+
     Args:
-        rows: schema `influence_rows`, in the order they are trained in.
+        rows: schema `influence_rows`. KTO takes them in their order, SFT in one drawn per epoch.
         base: the model folder.
         previous: the adapter's folder; None in the first iteration.
         name: the model's name in the config.
@@ -89,13 +92,14 @@ def train_iteration(
     sides = {row.desirable for row in encoded}
     history: list[dict] = []
     if sides != ({True, False} if kto else {True}):
-        print(
-            f"nothing to train on in iteration {iteration}: the adapter is carried over",
-            file=sys.stderr,
-        )
         checkpoint = Path(work) / "unchanged"
-        unchanged = policy if previous else _with_new_adapter(loaded, peft)
-        unchanged.save_pretrained(checkpoint)
+        if run.is_main():
+            print(
+                f"nothing to train on in iteration {iteration}: the adapter is carried over",
+                file=sys.stderr,
+            )
+            unchanged = policy if previous else _with_new_adapter(loaded, peft)
+            unchanged.save_pretrained(checkpoint)
     else:
         if kto:
             trainer = make_kto_trainer(
@@ -107,6 +111,8 @@ def train_iteration(
             )
         checkpoint = run.train(trainer, work)[-1]
         history = trainer.state.log_history
+    if not run.is_main():
+        return
     frame = run.log_frame(
         history, name=name, recipe=experiment, seed=seed, stage=f"it{iteration:02d}"
     )

@@ -1,4 +1,4 @@
-"""What SFT and DPO share: arguments, checkpoints, resuming, and the training log."""
+"""What all trainings share: arguments, processes, checkpoints, resuming, and the log."""
 
 import json
 import math
@@ -202,7 +202,10 @@ def train(trainer, work: Path) -> list[Path]:
             where=work,
             hint="lower the learning rate, then delete this folder and train again",
         )
-    return complete_checkpoints(work)
+    kept = complete_checkpoints(work)
+    # The main process removes the folder, which must not happen while another looks into it.
+    trainer.accelerator.wait_for_everyone()
+    return kept
 
 
 def log_frame(
