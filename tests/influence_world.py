@@ -4,6 +4,7 @@ from pathlib import Path
 
 import yaml
 
+from pbt_workflow.config import Config, Experiment, load_config
 from pbt_workflow.engines import LabelProbabilities, Reply
 
 ENVIRONMENTS = Path(__file__).parents[1] / "config" / "influence" / "environments"
@@ -60,6 +61,20 @@ def write_class(folder: Path, change=lambda class_, theme: None) -> Path:
     (folder / "class.yaml").write_text(yaml.safe_dump(values))
     (folder / "theme.yaml").write_text(yaml.safe_dump(theme))
     return folder
+
+
+def config_of(settings: Experiment) -> Config:
+    """A run with the experiment, as `test`; its class is one that is there."""
+    return load_config(
+        {
+            "run": "r",
+            "models": {name: {"source": {"type": "tiny"}} for name in ("a", "u")},
+            "extraction": {"method": "short_answer"},
+            "influence": {
+                "experiments": {"test": settings.model_dump() | {"environment_class": "companion"}}
+            },
+        }
+    )
 
 
 class Told:

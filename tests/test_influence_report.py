@@ -6,10 +6,10 @@ import re
 import polars as pl
 import pytest
 import yaml
-from influence_world import Told, write_class
+from influence_world import Told, config_of, write_class
 
 from pbt_workflow import tables
-from pbt_workflow.config import Cast, Experiment, Sampling, load_config
+from pbt_workflow.config import Cast, Experiment, Sampling
 from pbt_workflow.influence.environments import compile_class
 from pbt_workflow.influence.planning import plan_iteration
 from pbt_workflow.influence.rate import rate_turns
@@ -157,16 +157,7 @@ def test_ratings_with_little_probability_on_the_labels_are_named(iterations):
 
 def test_the_page_shows_curves_and_changes(iterations, tmp_path):
     settings, found = iterations
-    config = load_config(
-        {
-            "run": "r",
-            "models": {name: {"source": {"type": "tiny"}} for name in ("a", "u")},
-            "extraction": {"method": "short_answer"},
-            "influence": {
-                "experiments": {"test": settings.model_dump() | {"environment_class": "companion"}}
-            },
-        }
-    )
+    config = config_of(settings)
     both = pl.concat([rewarded for _, _, rewarded, _ in found])
     write_report(config, statistics_of(iterations), {"test": both}, tmp_path / "influence.html")
     page = (tmp_path / "influence.html").read_text()

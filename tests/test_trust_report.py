@@ -5,10 +5,10 @@ import re
 import polars as pl
 import pytest
 from browser import CHROMIUM, dump, title
-from influence_world import Told, write_class
+from influence_world import Told, config_of, write_class
 from report_artifacts import make_report
 
-from pbt_workflow.config import Cast, Experiment, Sampling, load_config
+from pbt_workflow.config import Cast, Experiment, Sampling
 from pbt_workflow.influence.environments import compile_class
 from pbt_workflow.influence.planning import plan_iteration
 from pbt_workflow.influence.rate import rate_turns
@@ -158,16 +158,7 @@ def test_a_viewer_of_hostile_conversations_executes_only_its_own_script(
 
 def test_a_page_of_hostile_statistics_executes_nothing(hostile_experiment, tmp_path):
     settings, _, ratings, rewarded, chosen = hostile_experiment
-    config = load_config(
-        {
-            "run": "attacked",
-            "models": {name: {"source": {"type": "tiny"}} for name in ("a", "u")},
-            "extraction": {"method": "short_answer"},
-            "influence": {
-                "experiments": {"test": settings.model_dump() | {"environment_class": "companion"}}
-            },
-        }
-    )
+    config = config_of(settings)
     rows = iteration_statistics(rewarded, ratings, chosen, "test")
     both = pl.concat([rows, attacked(rows, "environment", "metric")])
     write_report(config, both, {"test": rewarded}, tmp_path / "influence.html")
