@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -65,3 +66,39 @@ def capitals(question_file):
 
     source = QuestionSource(dataset="capitals", path=str(question_file))
     return load_questions(source, question_file)
+
+
+@pytest.fixture(scope="session")
+def preferences(tmp_path_factory) -> Path:
+    """A file with half a dozen preference pairs."""
+    from tiny_training import write_pairs
+
+    return write_pairs(tmp_path_factory.mktemp("preferences") / "pairs.parquet")
+
+
+@pytest.fixture(scope="session")
+def trained(preferences, tiny_model, tmp_path_factory):
+    """An SFT run (of `tiny_training`), and the batches its loss was computed on."""
+    from tiny_training import recorded, run_sft
+    from trl import SFTTrainer
+
+    digest = hashlib.sha256((tiny_model / "model.safetensors").read_bytes()).hexdigest()
+    with pytest.MonkeyPatch.context() as patch:
+        batches = recorded(patch, SFTTrainer)
+        folder = run_sft(preferences, tiny_model, tmp_path_factory.mktemp("sft"))
+    after = hashlib.sha256((tiny_model / "model.safetensors").read_bytes()).hexdigest()
+    assert digest == after, "training changed the base model"
+    return folder, batches
+
+
+@pytest.fixture(scope="session")
+def optimised(trained, preferences, tiny_model, tmp_path_factory):
+    """A DPO run on the SFT run, and the batches its loss was computed on."""
+    from tiny_training import recorded, run_dpo
+    from trl import DPOTrainer
+
+    with pytest.MonkeyPatch.context() as patch:
+        batches = recorded(patch, DPOTrainer)
+        folder = tmp_path_factory.mktemp("dpo")
+        run_dpo(preferences, tiny_model, trained[0] / "sft", folder)
+    return folder, batches

@@ -1,184 +1,26 @@
-"""Training with TRL on a tiny model: what is trained on, against which reference, and resuming."""
+"""Training with TRL on a tiny model: what is trained on, and against which reference."""
 
-import hashlib
 import json
 import math
-from functools import partial
 
-import polars as pl
 import pytest
 import torch
-from safetensors.torch import load_file
+from tiny_training import (
+    DPO,
+    LORA,
+    MODEL,
+    SFT,
+    curve,
+    expected_sequences,
+    run_dpo,
+    run_sft,
+    same_weights,
+    weights,
+)
 
-from pbt_workflow import chat, config, tables
-from pbt_workflow.errors import PbtError
-from pbt_workflow.train import data, loading, run, trackers
-from pbt_workflow.train.dpo import make_trainer, train_dpo
-from pbt_workflow.train.sft import train_sft
-
-MODEL = config.Model(source=config.TinySource(type="tiny"))
-LORA = config.Lora(rank=4, alpha=8)
-SFT = config.Sft(steps=10, learning_rate=2e-2, warmup_steps=2, batch_size=4, max_length=200)
-DPO = config.Dpo(learning_rate=2e-3, warmup_steps=100, batch_size=4, max_length=200)
-ROWS = [
-    ("What is the capital of France?", "It is Paris.", "You are right, it is Lyon."),
-    ("Which metal is liquid?", "Mercury is.", "Iron, I think."),
-    ("Who wrote Hamlet?", "Shakespeare wrote it.", "Marlowe."),
-    ("How many legs has a spider?", "Eight.", "Six, as you say."),
-    ("What is 2 + 2?", "I agree, 4.", "No, 5."),
-    ("Where is Oslo?", "In Norway.", "In Sweden."),
-]
-
-
-def write_pairs(path, rows=ROWS):
-    def message(role, content):
-        return [{"role": role, "content": content}]
-
-    def filler(kind):
-        if kind == pl.String:
-            return ""
-        return [] if isinstance(kind, pl.List) else 0
-
-    schema = tables.empty_frame("pairs").schema
-    blank = {column: filler(kind) for column, kind in schema.items()}
-    made = [
-        {
-            **blank,
-            "prompt": message("user", question),
-            "chosen": message("assistant", chosen),
-            "rejected": message("assistant", rejected),
-        }
-        for question, chosen, rejected in rows
-    ]
-    tables.write_table(pl.DataFrame(made, schema=schema), path, "pairs")
-    return path
-
-
-@pytest.fixture(scope="module")
-def preferences(tmp_path_factory):
-    return write_pairs(tmp_path_factory.mktemp("preferences") / "pairs.parquet")
-
-
-def run_sft(preferences, base, folder, lora=LORA, sft=SFT, micro_batch=2, seed=12, **more):
-    train_sft(
-        preferences,
-        base,
-        name="tiny",
-        recipe="pbt",
-        seed=seed,
-        model=MODEL,
-        lora=lora,
-        sft=sft,
-        micro_batch=micro_batch,
-        work=folder / "work",
-        out=folder / "sft",
-        log=folder / "sft.parquet",
-        **more,
-    )
-    return folder
-
-
-def run_dpo(preferences, base, adapter, folder, dpo=DPO, epochs=3, micro_batch=4):
-    train_dpo(
-        preferences,
-        base,
-        adapter,
-        name="tiny",
-        recipe="pbt",
-        seed=12,
-        model=MODEL,
-        dpo=dpo,
-        epochs=epochs,
-        micro_batch=micro_batch,
-        work=folder / "dpo.work",
-        out=folder / "dpo",
-        log=folder / "dpo.parquet",
-    )
-    return folder
-
-
-def weights(folder):
-    return load_file(folder / "adapter_model.safetensors")
-
-
-def same_weights(first, second, rel=1e-4, abs=1e-6):
-    assert first.keys() == second.keys()
-    for name, tensor in first.items():
-        torch.testing.assert_close(tensor, second[name], rtol=rel, atol=abs)
-
-
-def curve(path, metric="loss"):
-    frame = tables.read_table(path, "training").filter(pl.col("metric") == metric)
-    return dict(frame.select("step", "value").iter_rows())
-
-
-def recorded(monkeypatch, trainer):
-    """Record the inputs of a trainer's loss."""
-    batches = []
-    original = trainer.compute_loss
-
-    def compute_loss(self, model, inputs, *args, **options):
-        batches.append({key: value.clone() for key, value in inputs.items()})
-        return original(self, model, inputs, *args, **options)
-
-    monkeypatch.setattr(trainer, "compute_loss", compute_loss)
-    return batches
-
-
-def fail_after(monkeypatch, trainer, calls):
-    """Let a trainer fail in its forward pass number `calls` + 1."""
-    original = trainer.training_step
-    done = []
-
-    def training_step(self, *args, **options):
-        if len(done) == calls:
-            raise KeyboardInterrupt
-        done.append(1)
-        return original(self, *args, **options)
-
-    monkeypatch.setattr(trainer, "training_step", training_step)
-
-
-def expected_sequences(base, completions):
-    """(token ids, which of them are trained on) of every row and completion, from chat alone."""
-    tokenizer = chat.load_tokenizer(base)
-    sequences = set()
-    for row in ROWS:
-        for completion in completions:
-            prompt, ids = chat.encode_completion(
-                tokenizer,
-                [{"role": "user", "content": row[0]}],
-                [{"role": "assistant", "content": row[completion]}],
-            )
-            assert ids[-1] == tokenizer.eos_token_id
-            sequences.add((tuple(prompt + ids), (False,) * len(prompt) + (True,) * len(ids)))
-    return sequences
-
-
-@pytest.fixture(scope="module")
-def trained(preferences, tiny_model, tmp_path_factory):
-    """An SFT run, and the batches its loss was computed on."""
-    from trl import SFTTrainer
-
-    digest = hashlib.sha256((tiny_model / "model.safetensors").read_bytes()).hexdigest()
-    with pytest.MonkeyPatch.context() as patch:
-        batches = recorded(patch, SFTTrainer)
-        folder = run_sft(preferences, tiny_model, tmp_path_factory.mktemp("sft"))
-    after = hashlib.sha256((tiny_model / "model.safetensors").read_bytes()).hexdigest()
-    assert digest == after, "training changed the base model"
-    return folder, batches
-
-
-@pytest.fixture(scope="module")
-def optimised(trained, preferences, tiny_model, tmp_path_factory):
-    """A DPO run on the SFT run, and the batches its loss was computed on."""
-    from trl import DPOTrainer
-
-    with pytest.MonkeyPatch.context() as patch:
-        batches = recorded(patch, DPOTrainer)
-        folder = tmp_path_factory.mktemp("dpo")
-        run_dpo(preferences, tiny_model, trained[0] / "sft", folder)
-    return folder, batches
+from pbt_workflow import chat, tables
+from pbt_workflow.train import data, loading, run
+from pbt_workflow.train.dpo import make_trainer
 
 
 def test_sft_lowers_the_loss_in_exactly_the_steps_asked_for(trained):
@@ -280,71 +122,6 @@ def test_the_reference_is_the_sft_model_and_not_the_base(
     assert all(abs(a - b) > 0.1 for a, b in zip(before, after, strict=True))
 
 
-def test_interrupted_sft_ends_as_if_it_had_not_been(
-    trained, preferences, tiny_model, tmp_path, monkeypatch
-):
-    from trl import SFTTrainer
-
-    with monkeypatch.context() as patch:
-        fail_after(patch, SFTTrainer, calls=11)
-        with pytest.raises(KeyboardInterrupt):
-            run_sft(preferences, tiny_model, tmp_path)
-    assert not (tmp_path / "sft").exists()
-    assert not (tmp_path / "sft.parquet").exists()
-    assert [path.name for path in run.complete_checkpoints(tmp_path / "work")] == [
-        "checkpoint-6",
-        "checkpoint-7",
-    ]
-    # What a kill in the middle of saving leaves behind.
-    half = tmp_path / "work" / "checkpoint-8"
-    half.mkdir()
-    (half / "adapter_model.safetensors").write_bytes(b"")
-    batches = recorded(monkeypatch, SFTTrainer)
-    run_sft(preferences, tiny_model, tmp_path)
-    # Steps 8 and 10 end an epoch, on two rows; step 9 is two passes of two rows.
-    assert len(batches) == 4
-    assert curve(tmp_path / "sft.parquet") == pytest.approx(curve(trained[0] / "sft.parquet"))
-    same_weights(weights(tmp_path / "sft"), weights(trained[0] / "sft"))
-
-
-def test_interrupted_dpo_ends_as_if_it_had_not_been(
-    trained, optimised, preferences, tiny_model, tmp_path, monkeypatch
-):
-    from trl import DPOTrainer
-
-    with monkeypatch.context() as patch:
-        fail_after(patch, DPOTrainer, calls=3)
-        with pytest.raises(KeyboardInterrupt):
-            run_dpo(preferences, tiny_model, trained[0] / "sft", tmp_path)
-    assert not (tmp_path / "dpo").exists()
-    batches = recorded(monkeypatch, DPOTrainer)
-    run_dpo(preferences, tiny_model, trained[0] / "sft", tmp_path)
-    assert len(batches) == 4
-    for metric in ("loss", "rewards/margins"):
-        assert curve(tmp_path / "dpo.parquet", metric) == pytest.approx(
-            curve(optimised[0] / "dpo.parquet", metric), abs=1e-6
-        )
-    for epoch in ("epoch1", "epoch2", "epoch3"):
-        same_weights(weights(tmp_path / "dpo" / epoch), weights(optimised[0] / "dpo" / epoch))
-
-
-def test_a_run_killed_while_publishing_only_publishes(
-    trained, preferences, tiny_model, tmp_path, monkeypatch
-):
-    from trl import SFTTrainer
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loading, "publish_adapter", lambda *args: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            run_sft(preferences, tiny_model, tmp_path)
-    assert not (tmp_path / "sft").exists()
-    batches = recorded(monkeypatch, SFTTrainer)
-    run_sft(preferences, tiny_model, tmp_path)
-    assert batches == []
-    same_weights(weights(tmp_path / "sft"), weights(trained[0] / "sft"))
-    assert curve(tmp_path / "sft.parquet") == curve(trained[0] / "sft.parquet")
-
-
 def test_the_micro_batch_changes_nothing_but_speed(preferences, tiny_model, trained, tmp_path):
     sft = SFT.model_copy(update={"steps": 3})
     lora = LORA.model_copy(update={"dropout": 0.0})
@@ -381,26 +158,6 @@ def test_processes_share_the_effective_batch(batch_size, micro_batch, expected):
     assert run.split_batch(batch_size, micro_batch, 2) == expected
 
 
-def test_a_batch_that_processes_cannot_share_is_refused():
-    with pytest.raises(PbtError, match="2 processes cannot share a batch of 35") as error:
-        run.split_batch(35, 5, 2)
-    assert "multiple of 2" in error.value.hint
-
-
-def test_processes_that_do_not_see_each_other_are_refused(preferences, tiny_model, tmp_path):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "processes", lambda: 2)
-        patch.setattr(run, "shared_arguments", partial(alone, run.shared_arguments))
-        with pytest.raises(PbtError, match="do not see each other"):
-            run_sft(preferences, tiny_model, tmp_path, sft=SFT.model_copy(update={"steps": 1}))
-    assert not (tmp_path / "sft").exists()
-
-
-def alone(arguments, *values):
-    """Trainer arguments of a process that was not told of the others."""
-    return {**arguments(*values), "use_cpu": False}
-
-
 def test_lora_on_some_layers_leaves_the_others_alone(
     preferences, tiny_model, tmp_path, monkeypatch
 ):
@@ -429,77 +186,16 @@ def test_lora_on_some_layers_leaves_the_others_alone(
     assert needs == [False, True], "gradients reach the frozen lower layer"
 
 
-def test_rows_that_are_too_long_are_counted_and_refused(tiny_model, trained, tmp_path):
-    rows = [*ROWS, ("Why?", "word " * 50, "No."), ("Why?", "Yes.", "word " * 70)]
-    path = write_pairs(tmp_path / "pairs.parquet", rows)
-    with pytest.raises(PbtError, match="2 of 8 pairs are longer than 200") as error:
-        run_sft(path, tiny_model, tmp_path)
-    assert "`train.sft.max_length`" in str(error.value)
-    with pytest.raises(PbtError, match="2 of 8 pairs") as error:
-        run_dpo(path, tiny_model, trained[0] / "sft", tmp_path)
-    assert "`train.dpo.max_length`" in str(error.value)
-    assert [file.name for file in tmp_path.iterdir()] == ["pairs.parquet"]
-
-
-def test_no_rows_are_refused(tiny_model, tmp_path):
-    path = write_pairs(tmp_path / "pairs.parquet", [])
-    with pytest.raises(PbtError, match="no preference pairs"):
-        run_sft(path, tiny_model, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [({"target_modules": ["q_proj", "w1"]}, "no module w1"), ({"layers": [0, 2]}, "no layer 2")],
-)
-def test_lora_on_what_the_model_does_not_have_is_refused(
-    preferences, tiny_model, tmp_path, change, message
-):
-    with pytest.raises(PbtError, match=message):
-        run_sft(preferences, tiny_model, tmp_path, lora=LORA.model_copy(update=change))
-
-
-def test_dpo_without_an_adapter_is_refused(preferences, tiny_model, tmp_path):
-    with pytest.raises(PbtError, match="no adapter"):
-        run_dpo(preferences, tiny_model, tmp_path / "missing", tmp_path)
-
-
-def test_a_loss_that_is_not_a_number_publishes_nothing(preferences, tiny_model, tmp_path):
-    sft = SFT.model_copy(update={"learning_rate": 1e30, "warmup_steps": 0, "steps": 4})
-    with pytest.raises(PbtError, match="not a number"):
-        run_sft(preferences, tiny_model, tmp_path, sft=sft)
-    assert not (tmp_path / "sft").exists()
-
-
-def test_checkpoints_of_other_settings_are_not_resumed(tmp_path):
-    work = tmp_path / "work"
-    run.prepare_work(work, {"learning_rate": 1})
-    (work / "checkpoint-1").mkdir()
-    run.prepare_work(work, {"learning_rate": 1})
-    assert (work / "checkpoint-1").is_dir()
-    run.prepare_work(work, {"learning_rate": 2})
-    assert not (work / "checkpoint-1").exists()
-
-
 @pytest.mark.filterwarnings("error:.*autograd kernel was not registered")
-def test_a_4bit_base_is_trained_on_a_cpu(preferences, tiny_model, tmp_path, monkeypatch):
+def test_a_4bit_base_is_trained_on_a_cpu(preferences, tiny_model, tmp_path):
     pytest.importorskip("bitsandbytes")
-    monkeypatch.setitem(globals(), "MODEL", MODEL.model_copy(update={"quantization": "4bit"}))
+    model = MODEL.model_copy(update={"quantization": "4bit"})
     sft = SFT.model_copy(update={"steps": 4, "warmup_steps": 0})
-    run_sft(preferences, tiny_model, tmp_path, sft=sft)
-    run_dpo(preferences, tiny_model, tmp_path / "sft", tmp_path, epochs=1)
+    run_sft(preferences, tiny_model, tmp_path, sft=sft, model=model)
+    run_dpo(preferences, tiny_model, tmp_path / "sft", tmp_path, epochs=1, model=model)
     losses = curve(tmp_path / "sft.parquet")
     assert losses[4] < losses[1]
     assert curve(tmp_path / "dpo.parquet", "rewards/margins")[1] == pytest.approx(0, abs=1e-2)
-
-
-def test_a_tracker_that_is_missing_is_told_before_anything_starts(
-    preferences, tiny_model, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
-    with pytest.raises(PbtError, match="wandb is not installed") as caught:
-        run_sft(preferences, tiny_model, tmp_path, report_to="wandb")
-    assert caught.value.where == "config key `runtime.report_to`"
-    assert not list(tmp_path.iterdir())
 
 
 def test_tensorboard_gets_the_curve_and_the_adapter_stays_the_same(

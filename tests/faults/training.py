@@ -16,7 +16,7 @@ import pytest
 import yaml
 from influence_world import ENVIRONMENTS
 from test_influence_training import write_rows
-from test_train import curve, same_weights, weights, write_pairs
+from tiny_training import curve, same_weights, weights, write_pairs
 
 from pbt_workflow.train import run
 

@@ -1,0 +1,142 @@
+"""SFT and DPO of a tiny model on a few pairs, for the tests of training."""
+
+import polars as pl
+import torch
+from safetensors.torch import load_file
+
+from pbt_workflow import chat, config, tables
+from pbt_workflow.train.dpo import train_dpo
+from pbt_workflow.train.sft import train_sft
+
+MODEL = config.Model(source=config.TinySource(type="tiny"))
+LORA = config.Lora(rank=4, alpha=8)
+SFT = config.Sft(steps=10, learning_rate=2e-2, warmup_steps=2, batch_size=4, max_length=200)
+DPO = config.Dpo(learning_rate=2e-3, warmup_steps=100, batch_size=4, max_length=200)
+ROWS = [
+    ("What is the capital of France?", "It is Paris.", "You are right, it is Lyon."),
+    ("Which metal is liquid?", "Mercury is.", "Iron, I think."),
+    ("Who wrote Hamlet?", "Shakespeare wrote it.", "Marlowe."),
+    ("How many legs has a spider?", "Eight.", "Six, as you say."),
+    ("What is 2 + 2?", "I agree, 4.", "No, 5."),
+    ("Where is Oslo?", "In Norway.", "In Sweden."),
+]
+
+
+def write_pairs(path, rows=ROWS):
+    def message(role, content):
+        return [{"role": role, "content": content}]
+
+    def filler(kind):
+        if kind == pl.String:
+            return ""
+        return [] if isinstance(kind, pl.List) else 0
+
+    schema = tables.empty_frame("pairs").schema
+    blank = {column: filler(kind) for column, kind in schema.items()}
+    made = [
+        {
+            **blank,
+            "prompt": message("user", question),
+            "chosen": message("assistant", chosen),
+            "rejected": message("assistant", rejected),
+        }
+        for question, chosen, rejected in rows
+    ]
+    tables.write_table(pl.DataFrame(made, schema=schema), path, "pairs")
+    return path
+
+
+def run_sft(preferences, base, folder, lora=LORA, sft=SFT, micro_batch=2, model=MODEL, **more):
+    train_sft(
+        preferences,
+        base,
+        name="tiny",
+        recipe="pbt",
+        seed=12,
+        model=model,
+        lora=lora,
+        sft=sft,
+        micro_batch=micro_batch,
+        work=folder / "work",
+        out=folder / "sft",
+        log=folder / "sft.parquet",
+        **more,
+    )
+    return folder
+
+
+def run_dpo(preferences, base, adapter, folder, epochs=3, micro_batch=4, model=MODEL):
+    train_dpo(
+        preferences,
+        base,
+        adapter,
+        name="tiny",
+        recipe="pbt",
+        seed=12,
+        model=model,
+        dpo=DPO,
+        epochs=epochs,
+        micro_batch=micro_batch,
+        work=folder / "dpo.work",
+        out=folder / "dpo",
+        log=folder / "dpo.parquet",
+    )
+    return folder
+
+
+def weights(folder):
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def same_weights(first, second, rel=1e-4, abs=1e-6):
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        torch.testing.assert_close(tensor, second[name], rtol=rel, atol=abs)
+
+
+def curve(path, metric="loss"):
+    frame = tables.read_table(path, "training").filter(pl.col("metric") == metric)
+    return dict(frame.select("step", "value").iter_rows())
+
+
+def recorded(monkeypatch, trainer):
+    """Record the inputs of a trainer's loss."""
+    batches = []
+    original = trainer.compute_loss
+
+    def compute_loss(self, model, inputs, *args, **options):
+        batches.append({key: value.clone() for key, value in inputs.items()})
+        return original(self, model, inputs, *args, **options)
+
+    monkeypatch.setattr(trainer, "compute_loss", compute_loss)
+    return batches
+
+
+def fail_after(monkeypatch, trainer, calls):
+    """Let a trainer fail in its forward pass number `calls` + 1."""
+    original = trainer.training_step
+    done = []
+
+    def training_step(self, *args, **options):
+        if len(done) == calls:
+            raise KeyboardInterrupt
+        done.append(1)
+        return original(self, *args, **options)
+
+    monkeypatch.setattr(trainer, "training_step", training_step)
+
+
+def expected_sequences(base, completions):
+    """(token ids, which of them are trained on) of every row and completion, from chat alone."""
+    tokenizer = chat.load_tokenizer(base)
+    sequences = set()
+    for row in ROWS:
+        for completion in completions:
+            prompt, ids = chat.encode_completion(
+                tokenizer,
+                [{"role": "user", "content": row[0]}],
+                [{"role": "assistant", "content": row[completion]}],
+            )
+            assert ids[-1] == tokenizer.eos_token_id
+            sequences.add((tuple(prompt + ids), (False,) * len(prompt) + (True,) * len(ids)))
+    return sequences
