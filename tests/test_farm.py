@@ -15,6 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from farm_items import STRATEGIES
 
 from pbt_workflow.config import FarmFiles
 from pbt_workflow.errors import PbtError
@@ -29,7 +30,6 @@ from pbt_workflow.evaluate.farm import (
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ROOT / "data" / "misinformation"
 SUBSETS = ("NQ1", "NQ2", "Boolq", "TruthfulQA")
-STRATEGIES = ("logical", "credibility", "emotional")
 
 
 def line(subset: str, question: str = "who painted it?", **adv) -> dict:
