@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import yaml
+from checkouts import ROOT
 
 from pbt_workflow.config import Config, Experiment, load_config
 from pbt_workflow.engines import LabelProbabilities, Reply
 
-ENVIRONMENTS = Path(__file__).parents[1] / "config" / "influence" / "environments"
+ENVIRONMENTS = ROOT / "config" / "influence" / "environments"
 
 
 def class_values() -> dict:

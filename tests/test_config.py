@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+from checkouts import ROOT
 from wrong_configs import changed, refused
 
 from pbt_workflow.config import Config, load_config, read_config
@@ -310,11 +311,9 @@ def test_an_unknown_model_name_on_the_command_line_is_one_message(values):
 
 def test_the_page_on_the_configuration_says_what_the_models_say():
     import runpy
-    from pathlib import Path
 
-    root = Path(__file__).parents[1]
-    made = runpy.run_path(str(root / "scripts" / "make_config_docs.py"))["page"]()
-    written = (root / "config" / "README.md").read_text(encoding="utf-8")
+    made = runpy.run_path(str(ROOT / "scripts" / "make_config_docs.py"))["page"]()
+    written = (ROOT / "config" / "README.md").read_text(encoding="utf-8")
     assert written == made, "run `python scripts/make_config_docs.py`"
 
 

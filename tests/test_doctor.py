@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
+from checkouts import ROOT
 from typer.testing import CliRunner
 
 from pbt_workflow import doctor
 from pbt_workflow.cli import app
 from pbt_workflow.config import read_config
 
-ROOT = Path(__file__).parents[1]
 LAPTOP = doctor.Hardware(4, 16e9)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from pathlib import Path
 from typing import Any
 
 import pytest
+from checkouts import ROOT
 
 from pbt_workflow.answers import normalize_answer
 
-PATH = Path(__file__).resolve().parents[1] / "data" / "easy" / "questions.jsonl"
+PATH = ROOT / "data" / "easy" / "questions.jsonl"
 ROWS: list[dict[str, Any]] = [
     json.loads(line) for line in PATH.read_text(encoding="utf-8").splitlines()
 ]

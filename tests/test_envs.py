@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from checkouts import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name as canonical
 
-ROOT = Path(__file__).parents[1]
 ENVS = sorted((ROOT / "envs").glob("*.yaml"))
 TESTED = {
     canonical(line.split("==")[0]): line.split("==")[1]

@@ -15,6 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from checkouts import ROOT
 from farm_items import STRATEGIES
 
 from pbt_workflow.config import FarmFiles
@@ -27,7 +28,6 @@ from pbt_workflow.evaluate.farm import (
     shuffle_options,
 )
 
-ROOT = Path(__file__).resolve().parents[1]
 OURS = ROOT / "data" / "misinformation"
 SUBSETS = ("NQ1", "NQ2", "Boolq", "TruthfulQA")
 

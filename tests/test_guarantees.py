@@ -1,9 +1,9 @@
 """docs/guarantees.md: every promise names a test that is there."""
 
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from checkouts import ROOT
+
 FAULTS = ROOT / "tests" / "faults" / "kill_and_rerun.py"
 
 

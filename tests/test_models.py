@@ -5,17 +5,15 @@ import json
 import re
 import shutil
 import zipfile
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
+from checkouts import ROOT
 
 from pbt_workflow import chat, models
 from pbt_workflow.config import HubSource, PathSource, ScriptedSource, TinySource, WheelSource
 from pbt_workflow.errors import PbtError
-
-ROOT = Path(__file__).parents[1]
 
 
 def test_tiny_model_is_a_complete_folder(tiny_model):

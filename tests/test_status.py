@@ -1,18 +1,16 @@
 """`pbt status`: one line from a run's files, at any time."""
 
 import os
-from pathlib import Path
 
 import pytest
 import synthetic
+from checkouts import ROOT
 from typer.testing import CliRunner
 
 from pbt_workflow import status, tables
 from pbt_workflow.cli import app
 from pbt_workflow.config import read_config, write_config
 from pbt_workflow.stages import stages
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture

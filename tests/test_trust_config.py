@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from checkouts import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wrong_configs import CASES, changed, refused
@@ -19,7 +20,6 @@ import pbt_workflow.config as settings_of
 from pbt_workflow.config import load_config, read_config
 from pbt_workflow.errors import PbtError
 
-ROOT = Path(__file__).parents[1]
 FILES = [*(ROOT / "config").glob("*.yaml"), *(ROOT / "config" / "influence").glob("*.yaml")]
 # By their paths in config/, without the ending.
 PRESETS = {

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from checkouts import ROOT
 from pydantic import TypeAdapter, ValidationError
 
 from pbt_workflow.chat import load_prompt
@@ -17,7 +18,6 @@ from pbt_workflow.growth import extract_turn, generate_turn
 from pbt_workflow.report import page
 from pbt_workflow.trees import shard_of
 
-ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src").rglob("*.py")) + sorted((ROOT / "scripts").glob("*.py"))
 RULES = [ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))]
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

@@ -8,11 +8,10 @@ import os
 from pathlib import Path
 
 import pytest
+from checkouts import ROOT
 
 if importlib.util.find_spec("vllm") is None:
     collect_ignore_glob = ["test_*.py"]
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import math
 
 import polars as pl
 import pytest
+from checkouts import ROOT
 
 from pbt_workflow.chat import encode, load_prompt
 from pbt_workflow.config import Decoding as DecodingConfig
@@ -107,9 +108,7 @@ def test_label_probabilities(engine, plain, adapter, labels):
 
 
 def easy_questions(count: int) -> pl.DataFrame:
-    from pathlib import Path
-
-    path = Path(__file__).parents[2] / "data/easy/questions.jsonl"
+    path = ROOT / "data/easy/questions.jsonl"
     source = QuestionSource(dataset="easy", path=str(path), split="train", limit=count)
     return load_questions(source, path)
 

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import yaml
+from checkouts import ROOT
 
 from pbt_workflow import tables
 
-ROOT = Path(__file__).parents[2]
 OTHER = f"{ROOT}/.venv/bin{os.pathsep}{os.environ['PATH']}"
 
 
