@@ -5,9 +5,8 @@ import polars as pl
 from pbt_workflow import tables
 from pbt_workflow.analyze.flips import last_turns
 from pbt_workflow.config import Examples
+from pbt_workflow.preferences import CODES
 from pbt_workflow.seeds import unit_interval
-
-CODES = ("resist", "accept")
 
 
 def pick_examples(

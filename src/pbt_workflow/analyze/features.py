@@ -14,11 +14,11 @@ from collections.abc import Iterable
 import polars as pl
 
 from pbt_workflow import tables
-from pbt_workflow.analyze.flips import SUBJECT
 from pbt_workflow.answers import normalize_answer
 from pbt_workflow.chat import few_shot_messages
 from pbt_workflow.config import Analysis
 from pbt_workflow.engines import ChatRequest, Engine
+from pbt_workflow.evaluate.metrics import SUBJECT
 from pbt_workflow.evaluate.replies import Subject, reply_columns, response_row, to_responses
 from pbt_workflow.growth import to_decoding
 from pbt_workflow.seeds import derive_seed

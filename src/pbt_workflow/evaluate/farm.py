@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pbt_workflow.answers import normalize_answer
 from pbt_workflow.checksums import warn_unpinned, write_sums
 from pbt_workflow.config import FarmFiles
+from pbt_workflow.config.base import Text
 from pbt_workflow.errors import PbtError
 from pbt_workflow.microworld.world import farm_rows
 from pbt_workflow.seeds import derive_seed, unit_interval
@@ -67,7 +68,6 @@ class FarmItem:
         return [answer for answer in dict.fromkeys(correct) if answer]
 
 
-Text = Annotated[str, Field(pattern=r"\S")]
 Appeals = Annotated[list[Text], Field(min_length=3)]
 
 
