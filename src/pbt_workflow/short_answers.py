@@ -111,7 +111,7 @@ def _from_sentence(question: str, focus: set[str], sentence: str) -> str:
         hits = [word for word in re.finditer(r"\w+", sentence) if word[0].lower() in focus]
         if len(hits) > 1 and SUBJECT_NAME.match(sentence[: hits[0].start()].rstrip()):
             return sentence[: hits[0].start()].strip()
-        return _from_fragment(question, focus, sentence)
+        return _from_fragment(focus, sentence)
     left, right = sentence[: link.start()], sentence[link.end() :]
     hits_left = _content(left) & focus
     nested = LINK.search(right)
@@ -165,7 +165,7 @@ def _is_place(name: str) -> bool:
     return bool(re.fullmatch(r"(?:the )?[A-Z][\w.'’-]*(?: (?:of |the )?[A-Z][\w.'’-]*)*", name))
 
 
-def _from_fragment(question: str, focus: set[str], sentence: str) -> str:
+def _from_fragment(focus: set[str], sentence: str) -> str:
     """The answer of a sentence without a verb that links: `Paris.`, `Nice, France`."""
     parts = [part.strip() for part in re.split(r"[:,;]|\s[-–—]\s", sentence.rstrip(".!?"))]
     parts = [

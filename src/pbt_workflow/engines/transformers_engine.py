@@ -78,9 +78,8 @@ class TransformersEngine:
                 seeds = [requests[row].seed for row in rows]
                 plan, generated = self._generate(batch, seeds, decoding)
                 for index, row in enumerate(rows):
-                    replies[row] = self._reply(
-                        batch[index], plan.shared_length(index), generated[index], decoding
-                    )
+                    shared = plan.shared_length(index)
+                    replies[row] = self._reply(batch[index], shared, generated[index])
                 advance(len(rows))
         return replies
 
@@ -99,9 +98,7 @@ class TransformersEngine:
                 advance(len(rows))
         return [label_shares(path, found) for path in paths]
 
-    def _reply(
-        self, prompt: list[int], shared: int, generated: list[int], decoding: Decoding
-    ) -> Reply:
+    def _reply(self, prompt: list[int], shared: int, generated: list[int]) -> Reply:
         ends = self._end_ids()
         length = next((i for i, token in enumerate(generated) if token in ends), None)
         stopped = length is not None
