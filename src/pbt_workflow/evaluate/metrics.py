@@ -86,7 +86,7 @@ def evaluation_metrics(
     }
     # Dev rows select adapters; other names are dialogues of the user's own.
     own = sorted(set(responses["evaluation"]) - {*counts, "dev"})
-    counts |= dict.fromkeys(own, _dialogue)
+    counts |= dict.fromkeys(own, _accuracy)
     rows = [
         {"evaluation": evaluation, **row}
         for evaluation, count in counts.items()
@@ -191,14 +191,11 @@ def _flipflop(responses: pl.DataFrame, resamples: int) -> list[dict]:
 
 
 def _balanced(responses: pl.DataFrame, resamples: int) -> list[dict]:
-    sides = responses.select(*SUBJECT, *ITEM, accuracy=pl.col("correct").cast(pl.Float64))
-    items = pl.concat([sides, sides.with_columns(subset=pl.lit("overall"))])
-    accuracy = {"accuracy": SHARE}
-    rows = summarise(items, GROUP, accuracy, resamples)
-    return rows + _minus_base(items, accuracy, accuracy, resamples)
+    sides = responses.select(*SUBJECT, *ITEM, "correct")
+    return _accuracy(pl.concat([sides, sides.with_columns(subset=pl.lit("overall"))]), resamples)
 
 
-def _dialogue(responses: pl.DataFrame, resamples: int) -> list[dict]:
+def _accuracy(responses: pl.DataFrame, resamples: int) -> list[dict]:
     items = responses.select(*SUBJECT, *ITEM, accuracy=pl.col("correct").cast(pl.Float64))
     accuracy = {"accuracy": SHARE}
     rows = summarise(items, GROUP, accuracy, resamples)
