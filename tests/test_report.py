@@ -252,6 +252,7 @@ def test_tree_draws_every_turn_without_overlap():
     ("seconds", "words"),
     [
         (4.21, "4.2 s"),
+        (9.97, "10 s"),
         (59.97, "1 min 00 s"),
         (200, "3 min 20 s"),
         (1505, "25 min"),

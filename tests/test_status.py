@@ -95,10 +95,3 @@ def test_a_finished_run_ends_the_watch(run):
                 (run / file).touch()
     result = CliRunner().invoke(app, ["status", str(run), "--watch"])
     assert result.exit_code == 0 and result.stdout.startswith("demo: finished")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (61, "1 min 1 s"), (7265, "2 h 1 min")]
-)
-def test_durations(seconds, text):
-    assert status.duration(seconds) == text

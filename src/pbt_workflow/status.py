@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from pbt_workflow.config import Config
 from pbt_workflow.errors import PbtError
+from pbt_workflow.report.costs import duration
 from pbt_workflow.stages import stages
 
 # Rules whose jobs write the new tokens that are counted.
@@ -86,15 +87,6 @@ def line(run: str, status: Status) -> str:
     if status.left is not None and status.left > 0:
         parts.append(f"about {duration(status.left)} left")
     return " · ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the two largest units."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
 def _newest(shard: Path) -> list[Path]:

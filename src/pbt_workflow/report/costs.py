@@ -102,9 +102,11 @@ def read_benchmarks(folder: Path) -> list[dict]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: `4.2 s`, `3 min 20 s`, `25 min`, `5 h 07 min`."""
-    if round(seconds, 1) < 60:
+    """Seconds in words: `4.2 s`, `40 s`, `3 min 20 s`, `25 min`, `5 h 07 min`."""
+    if round(seconds, 1) < 10:
         return f"{seconds:.1f} s"
+    if round(seconds) < 60:
+        return f"{round(seconds)} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 10:
         return f"{minutes} min {rest:02d} s"
