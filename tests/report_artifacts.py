@@ -248,14 +248,13 @@ def write_trees(folder: Path, text: str, trees: int) -> dict:
 def make_report(
     folder: Path,
     seeds: list[int] | None = None,
-    compared: tuple[float, float] = (-0.05, 0.2),
     text: str = NASTY,
     trees: int = 6,
     analysis: Path | None = None,
 ) -> str:
     """The report of a whole synthetic run; two thirds of its trees hold a coded pair."""
     seeds = seeds or [12]
-    metrics = make_metrics(seeds, compared=compared)
+    metrics = make_metrics(seeds)
     responses = make_responses(text, seeds=tuple(seeds))
     build_report(
         make_config(folder, seeds),

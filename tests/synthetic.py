@@ -42,15 +42,14 @@ def questions(count: int) -> pl.DataFrame:
     )
 
 
-def trees(count: int, seed: int = 0, ended: float = 1.0) -> pl.DataFrame:
+def trees(count: int, ended: float = 1.0) -> pl.DataFrame:
     """The `nodes` of one tree per question, in the paper's shape: 21 turns where nothing ends.
 
     Args:
         count: how many trees.
-        seed: of all draws.
         ended: how likely agreement ends a branch (0 keeps every tree full).
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     levels = []
     # Answers: -1 none stated, 0 right, 1..3 wrong. Row i of a level is a turn still on the way.
     tree = np.arange(count)
@@ -105,12 +104,12 @@ def turns(rows: list[dict]) -> pl.DataFrame:
     return pl.DataFrame(full, schema=dict(schema))
 
 
-def irregular(seed: int, count: int = 4) -> pl.DataFrame:
-    """Small trees of any shape, with few texts, so that repeats occur, and a filter's columns."""
+def irregular(seed: int) -> pl.DataFrame:
+    """Four small trees of any shape, of few texts, so that some repeat, and a filter's columns."""
     rng = random.Random(seed)
     texts = ["I know it.", "Surely not.", "You are right.", "Hm."]
     rows = []
-    for tree in range(count):
+    for tree in range(4):
         question = rng.randrange(2)
         spelled = [
             f"the Right-Answer {question}!",

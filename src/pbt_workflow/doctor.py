@@ -69,14 +69,14 @@ def _python() -> Finding:
     return Finding("python", sys.version_info >= (3, 11), f"{version}, 3.11 or newer is needed")
 
 
-def packages(distribution: str = "pbt-workflow") -> list[Finding]:
-    """What a distribution requires against what is installed; one line if all is well."""
+def packages() -> list[Finding]:
+    """What this package requires against what is installed; one line if all is well."""
     from packaging.requirements import Requirement
 
     try:
-        required = [Requirement(text) for text in metadata.requires(distribution) or []]
+        required = [Requirement(text) for text in metadata.requires("pbt-workflow") or []]
     except metadata.PackageNotFoundError:
-        return [Finding("packages", False, f"{distribution} is not installed: pip install -e .")]
+        return [Finding("packages", False, "pbt-workflow is not installed: pip install -e .")]
     needed = [r for r in required if r.marker is None or r.marker.evaluate({"extra": ""})]
     wrong = []
     for requirement in needed:

@@ -64,16 +64,15 @@ def answer_log_probabilities(
 
 
 def score_answers(
-    model, tokenizer, chats: list[list[Message]], answers: list[str], opening: str = OPENING
+    model, tokenizer, chats: list[list[Message]], answers: list[str]
 ) -> list[tuple[float, int] | None]:
-    """log P(answer | chat, opening) in nats, and the answer's number of tokens.
+    """log P(answer | chat, OPENING) in nats, and the answer's number of tokens.
 
     Args:
         model: a causal language model in evaluation mode; its logits are scored in float32.
         tokenizer: from `chat.load_tokenizer`, and used for nothing else: minicons changes it.
         chats: per answer, any messages that end in a user's.
         answers: each follows the opening after a space.
-        opening: how the assistant's turn begins.
 
     Returns:
         Null where the chat's own tokens change when the answer is appended, or where chat or
@@ -93,7 +92,7 @@ def score_answers(
             where=tokenizer.name_or_path,
             hint="load it with chat.load_tokenizer, or give the model's folder a pad token",
         )
-    prefixes = [render_prefix(tokenizer, chat, opening) for chat in chats]
+    prefixes = [render_prefix(tokenizer, chat, OPENING) for chat in chats]
     before = [_ids(tokenizer, prefix) for prefix in prefixes]
     whole = [_ids(tokenizer, f"{p} {a}") for p, a in zip(prefixes, answers, strict=True)]
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
@@ -104,7 +103,7 @@ def score_answers(
         and len(ids) > len(head)
         and pad not in ids
         # A special token in the question or the answer would be read as one.
-        and head == encode(tokenizer, chats[row], opening)
+        and head == encode(tokenizer, chats[row], OPENING)
         and not special & set(ids[len(head) :])
     ]
     scorable.sort(key=lambda row: len(whole[row]))
