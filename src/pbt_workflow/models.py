@@ -112,11 +112,11 @@ def check_adapter(folder: Path, base: Path | None = None) -> None:
             where=folder,
             hint="name the folder or repository of a PEFT adapter saved as safetensors",
         )
-    _check_json(folder / ADAPTER_CONFIG)
+    read_json(folder / ADAPTER_CONFIG)
     tensor_names(folder / ADAPTER_WEIGHTS)
     if base is None or not (folder / ADAPTER_BASE).is_file():
         return
-    trained_on = _check_json(folder / ADAPTER_BASE)
+    trained_on = read_json(folder / ADAPTER_BASE)
     if trained_on.get("fingerprint") != checksums.fingerprint(base):
         raise PbtError(
             f"the adapter was trained on another model: {trained_on.get('name')} with other "
@@ -145,7 +145,7 @@ def check_model(folder: Path) -> None:
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         missing.append(" or ".join(TOKENIZER_FILES))
     for index in folder.glob("*.safetensors.index.json"):
-        shards = set(_check_json(index).get("weight_map", {}).values())
+        shards = set(read_json(index).get("weight_map", {}).values())
         missing += sorted(name for name in shards if not (folder / name).is_file())
     if missing:
         raise PbtError(
@@ -155,7 +155,7 @@ def check_model(folder: Path) -> None:
         )
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         if (folder / name).is_file():
-            _check_json(folder / name)
+            read_json(folder / name)
     for file in weights:
         tensor_names(file)
 
@@ -176,7 +176,8 @@ def tensor_shapes(file: Path) -> dict[str, list[int]]:
         raise PbtError(f"damaged weights ({_first_line(error)})", where=file, hint=ANEW) from None
 
 
-def _check_json(file: Path) -> dict:
+def read_json(file: Path) -> dict:
+    """A JSON object of a model's folder."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -15,7 +15,7 @@ from rich.tree import Tree
 from pbt_workflow import stages, tables
 from pbt_workflow.config import Config, read_config
 from pbt_workflow.errors import PbtError
-from pbt_workflow.models import ADAPTER_CONFIG, ADAPTER_WEIGHTS, tensor_shapes
+from pbt_workflow.models import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_json, tensor_shapes
 from pbt_workflow.terminal import plain
 
 CELL = 300  # characters of a value that are looked at; the terminal's width cuts further
@@ -198,7 +198,7 @@ def _origin(path: Path) -> dict[str, str]:
 
 
 def _adapter(folder: Path) -> dict[str, str]:
-    settings = _json(folder / ADAPTER_CONFIG)
+    settings = read_json(folder / ADAPTER_CONFIG)
     facts = {
         "adapter": f"{settings.get('peft_type')} for {settings.get('base_model_name_or_path')}",
         **{name: str(settings[name]) for name in HYPERPARAMETERS if name in settings},
@@ -226,13 +226,13 @@ def _adapter(folder: Path) -> dict[str, str]:
 
 def _model(folder: Path) -> dict[str, str]:
     if (folder / "scripted.json").is_file():
-        return {"model": "no weights", **_strings(_json(folder / "scripted.json"))}
-    settings = _json(folder / "config.json")
+        return {"model": "no weights", **_strings(read_json(folder / "scripted.json"))}
+    settings = read_json(folder / "config.json")
     names = ("architectures", "num_hidden_layers", "hidden_size", "vocab_size", "dtype")
     files = sorted(folder.glob("*.safetensors"))
     tokenizer = folder / "tokenizer_config.json"
     template = (folder / "chat_template.jinja").is_file() or (
-        tokenizer.is_file() and "chat_template" in _json(tokenizer)
+        tokenizer.is_file() and "chat_template" in read_json(tokenizer)
     )
     return {
         "model": str(settings.get("model_type")),
@@ -311,16 +311,6 @@ def _facts(values: dict[str, str]) -> Table:
     for name, value in values.items():
         grid.add_row(Text(plain(name)), Text(plain(value)))
     return grid
-
-
-def _json(file: Path) -> dict:
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PbtError(f"not valid JSON ({error})", where=file) from None
-    if not isinstance(values, dict):
-        raise PbtError("not a JSON object", where=file)
-    return values
 
 
 def _strings(values: dict) -> dict[str, str]:

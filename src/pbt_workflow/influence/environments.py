@@ -83,9 +83,6 @@ class EnvironmentClass(Section):
 
     name: Name
     description: str
-    influence_is_right: bool = Field(
-        False, description="moving the user is what a good agent does here"
-    )
     start: Name
     states: dict[Name, State]
     agent: Agent
