@@ -86,7 +86,7 @@ def test_answers_that_only_contain_a_special_token_are_answers(reply):
     assert parse_extraction(reply) == reply
 
 
-@given(st.text(st.sampled_from("aB .\"'()*\n“”"), max_size=20))
+@given(st.text(st.sampled_from("aB .\"'()*\n“”\u00a0"), max_size=20))
 def test_parsing_twice_changes_nothing(reply):
     once = parse_extraction(reply)
     assert "\n" not in once

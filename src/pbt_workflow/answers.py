@@ -26,7 +26,7 @@ def parse_extraction(reply: str) -> str:
     before = None
     while text != before:
         before = text
-        text = re.sub(r"(?<=\S)\s*\([^()]*\)?\s*\.?$", "", text)
+        text = re.sub(r"(?<=\S)\s*\([^()]*\)?\s*\.?$", "", text.strip())
         text = text.strip(" \t\"'“”‘’`*()").removesuffix(".")
     for token in ("Agree", "Disagree", "NONE"):
         if text.lower() == token.lower():
