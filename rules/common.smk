@@ -260,9 +260,23 @@ def team_speaker(wildcards):
     return wildcards.model if speaks_strong(wildcards) else wildcards.partner
 
 
-def team_turn_before(wildcards):
-    turn = int(wildcards.turn)
-    return f"{team_folder}/turn{turn - 1}.parquet".format(**wildcards) if turn else []
+def team_turns(wildcards, turn):
+    """The turns before a turn, with answers; before turn 2 both openings, in order."""
+    if turn != 2:
+        return f"{team_folder}/turn{turn - 1}.parquet".format(**wildcards)
+    members = [
+        f"{wildcards.model}/{wildcards.recipe}/seed{wildcards.seed}",
+        # Greedy replies of what is not trained depend on no seed.
+        f"{wildcards.partner}/base/seed{run.train.seeds[0]}",
+    ]
+    if wildcards.order == "partner_first":
+        members.reverse()
+    return [f"results/{run.run}/evaluations/team/{member}/opening.parquet" for member in members]
+
+
+def newest_turn(wildcards):
+    """The turn of a file of openings or of discussions so far."""
+    return 0 if wildcards.turns == "opening" else int(wildcards.turns.rpartition("turn")[2])
 
 
 analysis = run.analysis

@@ -82,8 +82,9 @@ def test_jobs_are_the_workflows():
     assert jobs["dpo"] == jobs["dev"] == jobs["select"] == 9
     assert jobs["balanced"] == jobs["misinformation"] == 4 * 3
     assert jobs["flipflop"] == 1 + 3 * 3, "greedy: the untrained model replies once"
-    assert jobs["team"] == (1 + 9) * 2 * (4 + 1), "four turns and their collection"
-    assert jobs["judge"] == 12 + 10 + 9 + 10 * 2 * 4
+    openings = (1 + 9) + 1
+    assert jobs["team"] == openings + 10 * 2 * (2 + 1), "two more turns and their collection"
+    assert jobs["judge"] == 12 + 10 + 9 + openings + 10 * 2 * 2
     assert "analysis" not in jobs or jobs["analysis"] == 0
 
 
@@ -315,6 +316,37 @@ def test_a_measured_run_is_predicted_exactly(tmp_path):
         assert total(frame, stage) == pytest.approx(len(rows))
         for column in ("prompt_tokens", "new_tokens"):
             assert total(frame, stage, column) == pytest.approx(rows[column].sum())
+
+
+def test_a_measured_teams_openings_are_planned_once(tmp_path):
+    run, config, nodes, _ = make_run(tmp_path)
+    evaluations = {"run": ["team"], "team": {"partners": ["mistral"], "turns": 3}}
+    config = load_config(config.model_dump() | {"evaluations": evaluations})
+    (run / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+
+    def turns(depth, count, tokens):
+        return nodes.filter(pl.col("depth") == 0)[:count].with_columns(
+            depth=pl.lit(depth, pl.Int8),
+            ended=pl.int_range(pl.len()) < 10 if depth == 1 else pl.lit(False),
+            prompt_tokens=pl.lit(tokens * 3, pl.Int32),
+            new_tokens=pl.lit(tokens, pl.Int32),
+        )
+
+    made = []
+    members = ["llama/base", "llama/pbt", "mistral/base"]
+    for tokens, member in enumerate(members, start=20):
+        made.append(turns(0, 24, tokens))
+        write(run / f"evaluations/team/{member}/seed1/opening.parquet", "nodes", made[-1])
+    for member in members[:2]:
+        for tokens, order in enumerate(["strong_first", "partner_first"], start=30):
+            made.append(turns(2, 14, tokens))
+            grown = pl.concat([turns(0, 24, 9), turns(1, 24, 9), made[-1]])
+            path = f"evaluations/team/{member}/seed1/mistral/{order}/turn2.parquet"
+            write(run / path, "nodes", grown)
+    frame, rows = make_plan(config, plan.learn(run)), pl.concat(made)
+    assert total(frame, "team") == pytest.approx(len(rows)) == 3 * 24 + 4 * 14
+    for column in ("prompt_tokens", "new_tokens"):
+        assert total(frame, "team", column) == pytest.approx(rows[column].sum())
 
 
 def test_a_run_without_results_is_a_clear_error(tmp_path):

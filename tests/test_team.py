@@ -11,7 +11,13 @@ from pbt_workflow.config import Extraction, Team
 from pbt_workflow.engines import Reply
 from pbt_workflow.errors import PbtError
 from pbt_workflow.evaluate.replies import Subject
-from pbt_workflow.evaluate.team import speaks, team_questions, team_responses, team_trees
+from pbt_workflow.evaluate.team import (
+    join_openings,
+    speaks,
+    team_questions,
+    team_responses,
+    team_trees,
+)
 from pbt_workflow.growth import extract_turn, generate_turn
 
 STRONG = Subject("large", "pbt", 12)
@@ -77,17 +83,27 @@ def france(three):
     return three.filter(pl.col("question_id") == "capital-france")
 
 
-def grow(strong, partner, order, questions, settings=None, adapter=None, extraction=None):
-    """A team's dialogues, grown turn by turn as the workflow does."""
-    settings, nodes = settings or Team(), None
+def say(member, questions, nodes, turn, settings, extraction=None):
+    """The turns so far and one more, with answers, by a member: its engine and its adapter."""
+    engine, adapter = member
+    asked, trees = team_questions(questions, settings), team_trees(settings)
     extraction = extraction or Extraction(model="extractor")
-    trees = team_trees(settings)
-    asked = team_questions(questions, settings)
-    prompts = {settings.role: PROMPT}
-    for turn in range(settings.turns):
-        engine, own = (strong, adapter) if speaks(order, turn) == "strong" else (partner, None)
-        nodes = generate_turn(engine, asked, nodes, turn, trees, prompts, own)
-        nodes = extract_turn(Extractor(), questions, nodes, turn, trees, extraction, "{response}")
+    grown = generate_turn(engine, asked, nodes, turn, trees, {settings.role: PROMPT}, adapter)
+    return extract_turn(Extractor(), questions, grown, turn, trees, extraction, "{response}")
+
+
+def grow(strong, partner, order, questions, settings=None, adapter=None, extraction=None):
+    """A team's dialogues as the workflow makes them: openings of both, then turn by turn."""
+    settings = settings or Team()
+    members = {"strong": (strong, adapter), "partner": (partner, None)}
+    said = {
+        name: say(member, questions, None, 0, settings, extraction)
+        for name, member in members.items()
+    }
+    nodes = join_openings(*(said[speaks(order, turn)] for turn in (0, 1)), questions, settings)
+    for turn in range(2, settings.turns):
+        member = members[speaks(order, turn)]
+        nodes = say(member, questions, nodes, turn, settings, extraction)
     return nodes
 
 
@@ -207,6 +223,28 @@ def test_only_open_discussions_go_on(three):
 
 
 @pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("turns", [2, 3, 4])
+def test_dialogues_of_shared_openings_are_those_that_grow_from_one_opening(three, order, turns):
+    """Whose second opening is generated as a turn of its own, after the first and blind to it."""
+
+    def partner(country, heard):
+        opening = {"Spain": "It is City of Madrid.", "Italy": "Yes."}.get(
+            country, "It is Atlantis."
+        )
+        return opening if heard is None else {"Italy": "Yes."}.get(country, "No.")
+
+    settings, nodes = Team(turns=turns), None
+    members = {"strong": (Says(insists), None), "partner": (Says(partner), None)}
+    for turn in range(turns):
+        nodes = say(members[speaks(order, turn)], three, nodes, turn, settings)
+    joined = grow(Says(insists), Says(partner), order, three, settings)
+    assert joined.equals(nodes) and joined.schema == nodes.schema
+    ended = joined.filter(pl.col("depth") == 1, pl.col("ended"))["tree_id"].to_list()
+    assert ended == (["capital-spain"] if turns > 2 else sorted(three["question_id"]))
+    assert respond(joined, three, order, settings).equals(respond(nodes, three, order, settings))
+
+
+@pytest.mark.parametrize("order", ORDERS)
 def test_the_adapter_is_on_in_the_strong_members_turns_only(france, tmp_path, order):
     strong, partner = Says(insists), Says(errs)
     grow(strong, partner, order, france, adapter=tmp_path)
@@ -274,6 +312,15 @@ def test_answers_by_rule(france):
     responses = respond(nodes, france, "strong_first", Team(turns=2))
     assert responses["belief"].to_list() == ["Paris", "Lyon"]
     assert team_accuracy(responses) == [0.5]
+
+
+def test_openings_of_other_questions_are_refused(three, france):
+    both, one = (
+        say((Says(insists), None), questions, None, 0, Team()) for questions in (three, france)
+    )
+    for first, second, questions in [(both, one, three), (one, both, three), (both, both, france)]:
+        with pytest.raises(PbtError, match="same questions"):
+            join_openings(first, second, questions, Team())
 
 
 def test_dialogues_that_do_not_fit_are_refused(three, france):

@@ -148,7 +148,7 @@ def test_smoke_run_ends_in_a_report_and_whole_tables(smoke):
 def test_a_finished_run_has_every_file_of_its_stages(smoke):
     expected = stages(read_config(smoke / "config.yaml"))
     assert not [f for files in expected.values() for f in files if not (smoke / f).is_file()]
-    between = {"analysis", "logs", "benchmarks", "replies", "turn0", "turn1", "turn2"}
+    between = {"analysis", "logs", "benchmarks", "replies", "opening", "turn0", "turn1", "turn2"}
     tables_made = {str(path.relative_to(smoke)) for path in smoke.rglob("*.parquet")}
     rest = tables_made - {file for files in expected.values() for file in files}
     assert not [name for name in rest if not between & set(re.split(r"[./]", name))]

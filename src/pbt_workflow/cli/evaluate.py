@@ -11,15 +11,31 @@ from pbt_workflow.cli.common import (
     ConfigFile,
     ModelFolder,
     Name,
-    Nodes,
     OptionalModel,
     Out,
     QuestionFile,
     Recipe,
     Seed,
 )
+from pbt_workflow.errors import PbtError
 
 app = typer.Typer()
+
+OPENINGS = "the openings of both members, the first speaker's first"
+
+
+def discussed(files: list[Path], questions, settings):
+    """The turns of a team's discussions: of one file, or of two files of openings."""
+    from pbt_workflow.evaluate.team import join_openings
+
+    turns = [common.read(file, "nodes") for file in files]
+    if len(turns) > 2:
+        raise PbtError(
+            "these are more files than a discussion has openings",
+            where=files[2],
+            hint="give --nodes once, or once for each of the two openings",
+        )
+    return turns[0] if len(turns) == 1 else join_openings(*turns, questions, settings)
 
 
 @app.command("reply-balanced")
@@ -145,23 +161,27 @@ def team_turn(
     questions: QuestionFile,
     model: ModelFolder,
     name: Name,
-    turn: Annotated[int, typer.Option(help="The turn to generate, from 0.")],
+    turn: Annotated[
+        int, typer.Option(help="The turn to generate: 0 for a model's openings, then from 2.")
+    ],
     out: Out,
     nodes: Annotated[
-        Path | None, typer.Option(help="The turns before, with answers; none for turn 0.")
+        list[Path] | None,
+        typer.Option(help=f"The turns before, with answers; at turn 2 {OPENINGS} (repeat)."),
     ] = None,
     adapter: Adapter = None,
 ) -> None:
-    """Continue all discussions of a team by one turn (team evaluation)."""
+    """Open all discussions, or continue a team's by one turn (team evaluation)."""
     from pbt_workflow import growth
     from pbt_workflow.evaluate.team import team_questions, team_trees
 
     run = common.read_run(config)
     settings = run.evaluations.team
+    asked = team_questions(common.read(questions, "questions"), settings)
     grown = growth.generate_turn(
         common.engine(run, name, model),
-        team_questions(common.read(questions, "questions"), settings),
-        None if nodes is None else common.read(nodes, "nodes"),
+        asked,
+        discussed(nodes, asked, settings) if nodes else None,
         turn,
         team_trees(settings),
         {settings.role: common.prompt(run, settings.role)},
@@ -173,7 +193,10 @@ def team_turn(
 @app.command("team-responses")
 def team_responses(
     config: ConfigFile,
-    nodes: Nodes,
+    nodes: Annotated[
+        list[Path],
+        typer.Option(help=f"All turns, with answers; where there are two, {OPENINGS} (repeat)."),
+    ],
     questions: QuestionFile,
     name: Name,
     recipe: Recipe,
@@ -188,9 +211,10 @@ def team_responses(
 
     run = common.read_run(config)
     settings = run.evaluations.team
+    asked = common.read(questions, "questions")
     responses = team.team_responses(
-        common.read(nodes, "nodes"),
-        common.read(questions, "questions"),
+        discussed(nodes, asked, settings),
+        asked,
         Subject(name, recipe, seed),
         partner,
         order,

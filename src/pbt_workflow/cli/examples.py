@@ -11,7 +11,8 @@ SHARD = f"{RUN}/trees/shard0"
 REPLY = f"{CONFIG} {MODEL} --recipe pbt --seed 12 --adapter {ADAPTER}/selected"
 TRAIN = f"{CONFIG} --preferences {RUN}/preferences/pbt/train.parquet {MODEL} --recipe pbt --seed 12"
 ANALYSIS = f"{RUN}/analysis/smollm2"
-TEAM = f"{RUN}/evaluations/team/smollm2/pbt/seed12/smollm2/strong_first"
+MEMBER = f"{RUN}/evaluations/team/smollm2/pbt/seed12"
+TEAM = f"{MEMBER}/smollm2/strong_first"
 TALKS = "results/influence-demo/influence/short"
 CLASS = f"--machine {TALKS}/class.json"
 OPENINGS = f"--openings {TALKS}/openings.parquet"
@@ -51,7 +52,7 @@ EXAMPLES = {
     "--evaluation authority --file config/dialogues/authority.py --out replies.parquet",
     "reply-misinformation": f"{REPLY} --files data/misinformation --out replies.parquet",
     "team-turn": f"{CONFIG} --questions {RUN}/questions/evaluation.parquet {MODEL} --turn 0 "
-    f"--adapter {ADAPTER}/selected --out {TEAM}/turn0.replies.parquet",
+    f"--adapter {ADAPTER}/selected --out {MEMBER}/opening.replies.parquet",
     "team-responses": f"{CONFIG} --questions {RUN}/questions/evaluation.parquet "
     f"--nodes {TEAM}/turn3.parquet --name smollm2 --recipe pbt --seed 12 --partner smollm2 "
     f"--order strong_first --out {TEAM}.parquet",

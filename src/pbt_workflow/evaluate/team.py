@@ -1,8 +1,9 @@
 """Teams: a strong model and a weaker partner discuss a question (Figures 3 and 4).
 
-A team's dialogue is a tree with one branch, so it grows turn by turn like any other tree; this
-module says how such trees are set up, who speaks, and what finished dialogues look like as
-responses of the strong model.
+A team's dialogue is a tree with one branch, so it grows turn by turn like any other tree; only its
+two openings, which depend on nobody, are made once for all dialogues they stand in. This module
+says how such trees are set up, how openings are joined, who speaks, and what finished dialogues
+look like as responses of the strong model.
 """
 
 from typing import Literal
@@ -13,7 +14,7 @@ from pbt_workflow.answers import is_correct
 from pbt_workflow.config import Decoding, Depth, Team, Trees
 from pbt_workflow.errors import PbtError
 from pbt_workflow.evaluate.replies import Subject, response_row, sample_questions, to_responses
-from pbt_workflow.trees import next_turns
+from pbt_workflow.trees import add_beliefs, next_turns
 
 Order = Literal["strong_first", "partner_first"]
 Member = Literal["strong", "partner"]
@@ -41,6 +42,34 @@ def team_trees(settings: Team) -> Trees:
 def team_questions(questions: pl.DataFrame, settings: Team) -> pl.DataFrame:
     """The questions that teams discuss: all, or a sample of `settings.limit` (schema as given)."""
     return sample_questions(questions, settings.limit)
+
+
+def join_openings(
+    first: pl.DataFrame, second: pl.DataFrame, questions: pl.DataFrame, settings: Team
+) -> pl.DataFrame:
+    """Dialogues of two turns from two models' openings, as if they had grown.
+
+    Openings are greedy and do not see each other, so a model's is the same in every team, order
+    and place.
+
+    Args:
+        first: the openings of the model that speaks first, with answers (schema `nodes`).
+        second: those of the other model, on the same questions.
+        questions: schema `questions`; the openings' ones at least.
+        settings: what the openings were made with.
+
+    Raises:
+        PbtError: the openings are not of the same questions, or not of these.
+    """
+    opened = set(first["question_id"])
+    if opened != set(second["question_id"]) or not opened <= set(questions["question_id"]):
+        raise PbtError(
+            "the two openings are not of the same questions as are given here",
+            hint="make both anew with these questions and this `evaluations.team.limit`",
+        )
+    second = second.with_columns(node_id=1, parent_id=0, depth=1, agent=pl.lit("b"))
+    nodes = pl.concat([first, second], how="vertical_relaxed")
+    return add_beliefs(nodes, second["extracted"].to_list(), questions, 1, team_trees(settings))
 
 
 def speaks(order: Order, turn: int) -> Member:

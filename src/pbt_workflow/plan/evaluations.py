@@ -49,6 +49,8 @@ def evaluation_works(
     """Every evaluation that is run, with its judging."""
     works: list[Work] = []
     for name in config.evaluations_run:
+        if name == "team":
+            works += _opening_works(config, lengths, measures, sizes)
         for model in config.evaluated:
             jobs = subjects(config, model, greedy=name in ("flipflop", "team"))
             match name:
@@ -232,35 +234,60 @@ def _misinformation_work(
     )
 
 
-def team_growth(config: Config, measures: Measures, questions: float, question: float) -> Growth:
-    """All discussions of a stage as trees of one branch."""
+def team_growth(config: Config, measures: Measures, sizes: Sizes, jobs: int) -> Growth:
+    """All discussions in so many jobs as trees of one branch."""
+    settings = config.evaluations.team
     return Growth(
-        team_trees(config.evaluations.team),
-        questions,
-        question,
+        team_trees(settings),
+        jobs * min(sizes.evaluation, settings.limit or sizes.evaluation),
+        sizes.evaluation_question,
         measures.team_answer_share,
         measures.team_end_share,
         measures.kept_share,
     )
 
 
+def _opening_works(
+    config: Config, lengths: Lengths, measures: Measures, sizes: Sizes
+) -> list[Work]:
+    """The openings of all teams, of which each member makes its own once."""
+    jobs = dict.fromkeys(config.evaluations.team.partners, 1)
+    jobs |= {model: subjects(config, model, greedy=True) for model in config.evaluated}
+    works = []
+    for model, count in jobs.items():
+        growth = team_growth(config, measures, sizes, count)
+        works += _team_turn(config, lengths, measures, growth, 0, model, count)
+    return works
+
+
+def _team_turn(
+    config: Config,
+    lengths: Lengths,
+    measures: Measures,
+    growth: Growth,
+    turn: int,
+    speaker: str,
+    jobs: int,
+) -> list[Work]:
+    """A turn and its answers."""
+    factor = measures.prompt_factor.get(f"team/turn {turn}", 1.0)
+    work = turn_work(config, growth, lengths, turn, speaker, jobs, factor, "team")
+    judged = _judging(config, lengths, measures, work, growth.question, growth.questions)
+    return [work, judged]
+
+
 def _team_works(
     config: Config, lengths: Lengths, measures: Measures, sizes: Sizes, model: str, jobs: int
 ) -> list[Work]:
+    """The turns after the openings, and the collection of dialogues."""
     settings = config.evaluations.team
-    questions = jobs * min(sizes.evaluation, settings.limit or sizes.evaluation)
-    growth = team_growth(config, measures, questions, sizes.evaluation_question)
+    growth = team_growth(config, measures, sizes, jobs)
     works = []
     for partner in settings.partners:
         for order in ("strong_first", "partner_first"):
-            for turn in range(settings.turns):
+            for turn in range(2, settings.turns):
                 speaker = model if speaks(order, turn) == "strong" else partner
-                factor = measures.prompt_factor.get(f"team/turn {turn}", 1.0)
-                work = turn_work(config, growth, lengths, turn, speaker, jobs, factor, "team")
-                works += [
-                    work,
-                    _judging(config, lengths, measures, work, growth.question, questions),
-                ]
+                works += _team_turn(config, lengths, measures, growth, turn, speaker, jobs)
             tokens = growth.question + growth.history(settings.turns - 1)
             rows = sum(growth.nodes) * row_bytes(tokens)
             works.append(Work("team", f"turn {settings.turns}", None, jobs, bytes=rows))

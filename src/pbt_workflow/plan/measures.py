@@ -163,12 +163,7 @@ def _read_evaluations(folder: Path, config: Config, found: dict, prompts: dict) 
         prompts["flipflop/"] = given["prompt_tokens"].mean()
     if (rows := replies["misinformation"]) is not None:
         _read_misinformation(rows, config, found, prompts)
-    files = f"evaluations/team/*/*/seed*/*/*/turn{settings.team.turns - 1}.parquet"
-    team = _read_all(folder, files, "nodes")
-    if team is not None:
-        limit, last = settings.team.max_new_tokens, settings.team.turns - 1
-        found["team_answer_share"], found["team_end_share"] = _by_depth(team, last, limit)
-        prompts |= _prompts_by_depth(team, "team")
+    _read_team(folder, config, found, prompts)
     flips = _read_all(folder, "analysis/*/*/seed*/flips.parquet", "flips")
     test = replies["balanced"]
     if flips is not None and test is not None:
@@ -177,6 +172,21 @@ def _read_evaluations(folder: Path, config: Config, found: dict, prompts: dict) 
         )
         if len(rows):
             found["flip_share"] = len(flips) / len(rows)
+
+
+def _read_team(folder: Path, config: Config, found: dict, prompts: dict) -> None:
+    limit, last = config.evaluations.team.max_new_tokens, config.evaluations.team.turns - 1
+    members = "evaluations/team/*/*/seed*"
+    openings = _read_all(folder, f"{members}/opening.parquet", "nodes")
+    grown = (
+        openings if last == 1 else _read_all(folder, f"{members}/*/*/turn{last}.parquet", "nodes")
+    )
+    if openings is None or grown is None:
+        return
+    # Dialogues hold openings that were made once for all of them.
+    nodes = pl.concat([openings, grown.filter(pl.col("depth") > 0)])
+    found["team_answer_share"], found["team_end_share"] = _by_depth(nodes, last, limit)
+    prompts |= _prompts_by_depth(nodes, "team")
 
 
 def _by_turn(rows: pl.DataFrame, limit: int) -> list[float]:
