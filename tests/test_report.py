@@ -118,6 +118,10 @@ def test_tokens_are_counted_per_kind_of_reply(text):
     # 6 trees of 7 turns of agent a; 5 prompt tokens, none from a cache, and 5 new ones each.
     assert "trees, agent a small 42 210 0 (0.0%) 210 5.0" in costs
     assert "balanced small 32 160 0 (0.0%) 160 5.0" in costs
+    # Of 4 recipes and 4 questions. First answers are in both arms, openings in both orders, and
+    # the partner's in the teams of all recipes.
+    assert f"flipflop small {4 * 4 * (1 + 2 * 2)} 400" in costs
+    assert f"team other {4 + 4 * 4 * 2} 180" in costs and f"team small {4 * 4 * 3} 240" in costs
 
 
 def test_rows_of_an_evaluation_are_there_to_open(text):

@@ -10,7 +10,7 @@ from pbt_workflow.answers import is_correct
 from pbt_workflow.config import Extraction, Team
 from pbt_workflow.engines import Reply
 from pbt_workflow.errors import PbtError
-from pbt_workflow.evaluate.replies import Subject
+from pbt_workflow.evaluate.replies import Subject, made_once
 from pbt_workflow.evaluate.team import (
     join_openings,
     speaks,
@@ -281,6 +281,24 @@ def test_rows_are_responses_of_the_strong_member(three, tmp_path):
     ]
     tables.write_table(responses, tmp_path / "team.parquet", "responses")
     assert tables.read_table(tmp_path / "team.parquet", "responses").equals(responses)
+
+
+@pytest.mark.parametrize(
+    ("partner", "made"),
+    # Three openings of each subject and of the partner, and two turns of each on the way.
+    [("small", {"large": 9 + 18, "small": 3 + 18}), ("large", {"large": 9 + 36})],
+)
+def test_openings_that_stand_in_many_dialogues_were_made_once(three, partner, made):
+    rows = [
+        team_responses(
+            grow(Says(insists), Says(errs), order, three),
+            *(three, Subject("large", recipe, seed), partner, order, Team(), PROMPT),
+        )
+        for recipe, seed in [("base", 12), ("pbt", 12), ("pbt", 42)]
+        for order in ORDERS
+    ]
+    counted = made_once(pl.concat(rows).lazy(), 12).group_by("model").len().collect()
+    assert dict(counted.rows()) == made
 
 
 def test_rows_do_not_depend_on_the_order_of_nodes_and_questions(three):

@@ -1,6 +1,5 @@
 """How far a run is, in one line: from the files it has written and the plan of the rest."""
 
-from collections.abc import Iterable
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
@@ -11,11 +10,12 @@ import pyarrow.parquet as pq
 
 from pbt_workflow.config import Config
 from pbt_workflow.errors import PbtError
+from pbt_workflow.evaluate.replies import made_once
 from pbt_workflow.report.costs import duration
 from pbt_workflow.stages import stages
 
 # Rules whose jobs write the new tokens that are counted.
-GENERATING = ("generate_turn", "reply_", "team_turn")
+GENERATING = ("generate_turn", "reply_", "team_opening", "team_turn")
 # A core of a common CPU beside one GPU: TFLOP/s, TB/s, memory in GB. Only proportions matter.
 CPU = (0.08, 0.02, 16)
 CPU_START_SECONDS = 8.0
@@ -67,7 +67,7 @@ def read_status(config: Config, folder: Path, hours: dict[str, float]) -> Status
         files=sum(map(len, expected.values())),
         stage=open_stages[0] if open_stages else "finished",
         turns=sum(pq.read_metadata(file).num_rows for file in trees),
-        tokens=_new_tokens([*trees, *responses]),
+        tokens=_new_tokens(trees, responses, config.train.seeds[0]),
         busy=busy,
         generating=_covered(_jobs(folder, GENERATING)),
         left=_left(hours, shares, busy) if open_stages else 0.0,
@@ -97,8 +97,12 @@ def _newest(shard: Path) -> list[Path]:
     return [shard / name for name in names if (shard / name).is_file()][:1]
 
 
-def _new_tokens(files: Iterable[Path]) -> int:
-    columns = [pl.scan_parquet(file).select(pl.col("new_tokens").cast(pl.Int64)) for file in files]
+def _new_tokens(trees: list[Path], responses: list[Path], base_seed: int) -> int:
+    parts = [pl.scan_parquet(file) for file in trees]
+    if responses:
+        # A file at a time would count what several files hold as often.
+        parts.append(made_once(pl.concat(map(pl.scan_parquet, responses)), base_seed))
+    columns = [part.select(pl.col("new_tokens").cast(pl.Int64)) for part in parts]
     return pl.concat(columns).sum().collect().item() if columns else 0
 
 

@@ -146,6 +146,33 @@ def reply_columns(prompt: list[Message], reply: Reply) -> dict:
     }
 
 
+def made_once(responses: pl.LazyFrame, base_seed: int) -> pl.LazyFrame:
+    """Replies as they were made: each once, however many dialogues hold it, under who made it.
+
+    A first answer stands in all arms of flipflop and misinformation, an opening in all teams of
+    its model and in both orders.
+
+    Args:
+        responses: schema `responses`, of any evaluations.
+        base_seed: the seed that the greedy replies of untrained models have.
+
+    Returns:
+        `responses` without copies; `model`, `recipe` and `seed` of partners' turns are theirs.
+    """
+    turn, subset = pl.col("turn"), pl.col("subset")
+    team = pl.col("evaluation") == "team"
+    arms = pl.col("evaluation").is_in(["flipflop", "misinformation"])
+    partner = team & ((turn % 2 == 0) == subset.str.ends_with("/partner_first"))
+    said = responses.with_columns(
+        model=pl.when(partner).then(subset.str.extract(r"^(.*)/")).otherwise("model"),
+        recipe=pl.when(partner).then(pl.lit("base")).otherwise("recipe"),
+        seed=pl.when(partner).then(base_seed).otherwise("seed"),
+    )
+    copied = turn < pl.when(team).then(2).when(arms).then(1).otherwise(0)
+    first = said.filter(copied).unique(["evaluation", "model", "recipe", "seed", "item_id"])
+    return pl.concat([said.filter(~copied), first])
+
+
 def to_responses(rows: Iterable[dict]) -> pl.DataFrame:
     """Rows as a frame of schema `responses`; what they leave out is null."""
     return pl.DataFrame(list(rows), schema=tables.empty_frame("responses").schema)

@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from pbt_workflow.config import Config
+from pbt_workflow.evaluate.replies import made_once
 
 # Stage -> beginnings of the names of its rules; of others it is not known.
 STAGES = {
@@ -55,7 +56,7 @@ def by_stage(jobs: list[dict]) -> list[dict]:
 
 
 def count_tokens(config: Config, turns: pl.LazyFrame, responses: pl.LazyFrame) -> list[dict]:
-    """Tokens of turns and of replies, which are all that records them.
+    """Tokens of turns and of replies, which are all that records them; see `made_once`.
 
     Args:
         config: the run's configuration; names the agents' models.
@@ -75,8 +76,9 @@ def count_tokens(config: Config, turns: pl.LazyFrame, responses: pl.LazyFrame) -
         {"use": f"trees, agent {row['agent']}", "model": agents.get(row["agent"], "—"), **row}
         for row in grown
     ]
-    said = responses.group_by("evaluation", "model").agg(**sums).sort("evaluation", "model")
-    rows += [{"use": row["evaluation"], **row} for row in said.collect().to_dicts()]
+    said = made_once(responses, config.train.seeds[0]).group_by("evaluation", "model").agg(**sums)
+    said = said.sort("evaluation", "model").collect()
+    rows += [{"use": row["evaluation"], **row} for row in said.to_dicts()]
     return [{name: row[name] for name in ("use", "model", "replies", *KINDS)} for row in rows]
 
 
