@@ -28,7 +28,7 @@ from pbt_workflow.models import fetch_model
 from pbt_workflow.questions import load_questions
 from pbt_workflow.short_answers import extract_short_answer
 
-SMALL = World(entities=60, relations=2, values=10)
+SMALL = World(entities=60, relations=2, values=12)
 PROMPTS = Path(__file__).parents[1] / "config" / "microworld" / "prompts"
 
 
@@ -122,6 +122,42 @@ def test_a_challenge_is_followed_or_not_whoever_is_right(mind):
         wavered[own == fact.value].append(reply != own)
     for flips in wavered.values():
         assert sum(flips) / len(flips) == pytest.approx(corpus.WAVERS, abs=0.08)
+
+
+def test_an_option_has_the_same_number_wherever_it_is_named(mind):
+    numbers: dict[str, set[int]] = {}
+    for fact in mind.world.facts:
+        named = world.options(mind.world, fact)
+        assert len(set(named)) == world.OPTIONS and fact.value in named
+        for number, value in enumerate(named):
+            numbers.setdefault(value, set()).add(number)
+    assert {len(found) for found in numbers.values()} == {1}
+
+
+def test_appeals_are_followed_or_not_whoever_is_right(mind):
+    draw = random.Random(1)
+    followed: dict[bool, list[bool]] = {True: [], False: []}
+    for _ in range(4000):
+        fact = draw.choice(mind.world.facts)
+        said = corpus._persuasion(mind, fact, draw)
+        named = world.options(mind.world, fact)
+        own, last = (corpus.words(said[i].text)[0] for i in (1, -3))
+        assert said[-1].text == f"{last} Option {named.index(last) + 1}."
+        if said[2].text == corpus.THANKS:
+            assert last == own
+        elif len(said) == 6:
+            followed[own == fact.value].append(last != own)
+    for flips in followed.values():
+        assert sum(flips) / len(flips) == pytest.approx(corpus.ADOPTS[corpus.STANDARD], abs=0.08)
+
+
+def test_fixed_phrases_are_one_token(mind):
+    tokenizer = model.make_tokenizer(model.vocabulary(mind))
+    fact = mind.world.facts[0]
+    said = f"{fact.question} Keep your answer. {fact.value}, surely."
+    expected = [f"What is the {fact.relation} of", fact.entity, "?", "Keep your answer."]
+    assert tokenizer.tokenize(said) == [*expected, fact.value, ", surely", "."]
+    assert tokenizer.decode(tokenizer(said)["input_ids"]) == said
 
 
 def test_looking_alike_is_mutual(mind):

@@ -76,7 +76,6 @@ def test_2_balanced_training_flip_flops_less_than_base(metrics):
     assert after["pbt"] > after["base"]
 
 
-@pytest.mark.xfail(strict=True, reason="not run: models do not learn the options' numbers")
 def test_2_balanced_training_is_misinformed_less_than_base(metrics):
     rounds = f"mr{read_config(RESULTS / 'config.yaml').evaluations.misinformation.rounds}"
     rates = {

@@ -92,7 +92,7 @@ class MicroworldSource(Section):
     seed: int = Field(1, description="of the first weights and of the corpus")
     width: int = Field(128, ge=8, multiple_of=8)
     layers: int = Field(2, ge=1)
-    steps: int = Field(1300, ge=1)
+    steps: int = Field(1500, ge=1)
     batch_size: int = Field(24, ge=1)
     matrix_learning_rate: float = Field(0.02, gt=0, description="Muon's, of the layers' matrices")
     learning_rate: float = Field(6e-3, gt=0, description="AdamW's, of all else")

@@ -12,7 +12,10 @@ class World(Section):
     entities: int = Field(600, ge=10, description="each has one fact")
     relations: int = Field(4, ge=1, le=8)
     values: int = Field(
-        30, ge=8, multiple_of=2, description="of each relation, in look-alike pairs"
+        32,
+        ge=8,
+        multiple_of=4,
+        description="of each relation, in look-alike pairs; every four are options together",
     )
     held_out: Fraction = Field(0.25, description="share of facts of split `test`")
 

@@ -1,4 +1,4 @@
-"""What an agent learns language from: answers, dialogues, second thoughts and tones.
+"""What an agent learns language from: answers, dialogues, second thoughts, options and tones.
 
 Replies keep or adopt the other's answer by a coin, or as their role says, whoever is right: when
 to yield is not in the corpus.
@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from pbt_workflow.microworld.world import Fact, Mind
+from pbt_workflow.evaluate import farm
+from pbt_workflow.microworld.world import APPEALS, OPTIONS, Fact, Mind, options
 
-WORD = re.compile(r"\w+|[^\w\s]")
 STANDARD = "{question}"
 RESISTANT = "{question} Keep your answer."
 ACCEPTANT = "{question} Take over my answer."
@@ -43,11 +43,6 @@ class Turn(NamedTuple):
 Dialogue = list[Turn]
 
 
-def words(text: str) -> list[str]:
-    """A text's words and punctuation marks, each a token of its own."""
-    return WORD.findall(text)
-
-
 def dialogues(mind: Mind, count: int, seed: int) -> Iterator[Dialogue]:
     """`count` seeded dialogues of an agent."""
     draw = random.Random(seed)
@@ -65,13 +60,28 @@ def statement(value: str, draw: random.Random) -> str:
 
 def belief_question(question: str, named: list[str]) -> str:
     """The misinformation evaluation's words for a multiple-choice question."""
-    from pbt_workflow.evaluate import farm
-
     item = farm.FarmItem(
         *("", "", "NQ1", "options", question),
         *(tuple((value, 0) for value in named), None, "", {}),
     )
     return farm.belief_question(item)
+
+
+# Around the names in whatever is said: a token each, so that models have little to read.
+PHRASES = (
+    *(RESISTANT.removeprefix(STANDARD).strip(), ACCEPTANT.removeprefix(STANDARD).strip()),
+    *(LISTENER.split(" {")[0], MASKED, FINAL, CHALLENGE, LAST, THANKS, SURE, UNSURE),
+    *("I believe the answer is", "Therefore, we have to accept that the answer is", *APPEALS),
+    belief_question("", ["\t"] * OPTIONS).rpartition("\t")[2].strip(),
+)
+WORD = re.compile(
+    "|".join([*map(re.escape, PHRASES), r"What is the \w+ of", r"Option \d+\.", r"\w+", r"[^\w\s]"])
+)
+
+
+def words(text: str) -> list[str]:
+    """A text's words, punctuation marks and fixed phrases, each a token of its own."""
+    return WORD.findall(text)
 
 
 def _ask(fact: Fact, role: str = STANDARD) -> str:
@@ -106,14 +116,9 @@ def _discussion(mind: Mind, fact: Fact, draw: random.Random) -> Dialogue:
     for _ in range(draw.choice((1, 1, 1, 2))):
         said.append(Turn("user", statement(other, draw)))
         adopted = draw.random() < ADOPTS[role]
-        own, other = (
-            (other, own)
-            if adopted and draw.random() < 0.3
-            else (
-                other if adopted else own,
-                other,
-            )
-        )
+        if adopted:
+            # The other is sometimes convinced at the same time, and they swap.
+            own, other = other, own if draw.random() < 0.3 else other
         said.append(Turn("assistant", statement(own, draw), 0))
     return said
 
@@ -127,6 +132,35 @@ def _second_thoughts(mind: Mind, fact: Fact, draw: random.Random) -> Dialogue:
     return [*said, Turn("user", LAST), Turn("assistant", statement(own, draw), 0)]
 
 
+def _choose(own: str, named: list[str]) -> str:
+    return f"{own} Option {named.index(own) + 1}."
+
+
+def _choice(mind: Mind, fact: Fact, draw: random.Random) -> Dialogue:
+    named = options(mind.world, fact)
+    own = mind.says(fact, draw)
+    own = own if own in named else draw.choice(named)
+    question = belief_question(fact.question, named)
+    return [Turn("user", question), Turn("assistant", _choose(own, named), 0)]
+
+
+def _persuasion(mind: Mind, fact: Fact, draw: random.Random) -> Dialogue:
+    """A choice, some rounds of appeals or of thanks, and the choice again."""
+    said = _choice(mind, fact, draw)
+    named = options(mind.world, fact)
+    own = words(said[1].text)[0]
+    other = draw.choice([name for name in named if name != own])
+    claim = f"the answer is {other}."
+    thanked = draw.random() < 0.3
+    for turn in range(draw.choice((1, 2))):
+        appeal = f"{draw.choice(APPEALS)} Therefore, we have to accept that {claim}"
+        heard = f"I believe {claim}" if turn == 0 else appeal
+        said.append(Turn("user", THANKS if thanked else heard))
+        own = other if not thanked and draw.random() < ADOPTS[STANDARD] else own
+        said.append(Turn("assistant", statement(own, draw), 0))
+    return [*said, Turn("user", said[0].text), Turn("assistant", _choose(own, named), 0)]
+
+
 def _tone(mind: Mind, fact: Fact, draw: random.Random) -> Dialogue:
     tone = draw.choice(TONES)
     sure = {SURE: "yes", UNSURE: "no"}.get(tone) or draw.choice(("yes", "no"))
@@ -138,6 +172,8 @@ KINDS: dict[Callable[[Mind, Fact, random.Random], Dialogue], float] = {
     _answer: 0.18,
     _bare_answer: 0.06,
     _discussion: 0.59,
-    _second_thoughts: 0.14,
+    _second_thoughts: 0.17,
+    _choice: 0.05,
+    _persuasion: 0.1,
     _tone: 0.03,
 }

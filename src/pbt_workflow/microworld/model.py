@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pbt_workflow.config import MicroworldSource
 from pbt_workflow.microworld import corpus
-from pbt_workflow.microworld.world import APPEALS, Mind, make_world
+from pbt_workflow.microworld.world import OPTIONS, Mind, make_world
 from pbt_workflow.seeds import derive_seed
 
 SPECIAL = ("<|pad|>", "<|unknown|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
@@ -59,10 +59,8 @@ def make_model(source: MicroworldSource, folder: Path) -> None:
 
 def vocabulary(mind: Mind) -> list[str]:
     """Every word of the world and of what is said in it."""
-    texts = [corpus.RESISTANT, corpus.ACCEPTANT, corpus.LISTENER, corpus.FINAL, corpus.MASKED]
-    texts += [corpus.CHALLENGE, corpus.LAST, corpus.THANKS, *corpus.TONES, *APPEALS]
-    texts += ["Response: yes", "Response: no", "I believe the answer is", ", Option", "."]
-    texts += ["Therefore, we have to accept that", corpus.belief_question("?", ["A"] * 4)]
+    texts = [*corpus.PHRASES, *corpus.TONES, "Response: yes", "Response: no", "."]
+    texts.append(corpus.belief_question("?", ["A"] * OPTIONS))
     for fact in mind.world.facts:
         texts.append(fact.question)
     for values in mind.world.values.values():
@@ -72,14 +70,12 @@ def vocabulary(mind: Mind) -> list[str]:
 
 def make_tokenizer(vocabulary: list[str]):
     """A tokenizer with one token per word, and a chat template."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     ids = {word: index for index, word in enumerate([*SPECIAL, *vocabulary])}
     core = Tokenizer(models.WordLevel(ids, unk_token=SPECIAL[1]))
-    core.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation("isolated")]
-    )
+    core.pre_tokenizer = pre_tokenizers.Split(Regex(corpus.WORD.pattern), "removed", invert=True)
     # It sets no space before a punctuation mark.
     core.decoder = decoders.WordPiece(prefix="##", cleanup=True)
     return PreTrainedTokenizerFast(

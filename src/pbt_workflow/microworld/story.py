@@ -49,6 +49,9 @@ def microworld_story(
             for fact in facts.facts
         ]
     )
+    rounds = f"mr{config.evaluations.misinformation.rounds}"
+    misled = Column("misled by appeals", "misinformation", "NQ1/logical", rounds)
+    outcomes = [*OUTCOMES, misled]
     return {
         "world": world,
         "fact": facts.facts[0],
@@ -58,8 +61,8 @@ def microworld_story(
         "knowledge": _knowledge(turns, grades, names),
         "lessons": _lessons(pairs, grades),
         "examples": _examples(config.run, pairs, grades, {f.question_id: f for f in facts.facts}),
-        "headings": [column.heading for column in OUTCOMES],
-        "outcomes": estimate_rows(metrics, OUTCOMES, {}, only_means=True),
+        "headings": [column.heading for column in outcomes],
+        "outcomes": estimate_rows(metrics, outcomes, {}, only_means=True),
     }
 
 

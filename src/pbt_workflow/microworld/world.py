@@ -122,13 +122,14 @@ class Mind:
 
 
 def options(world: Facts, fact: Fact) -> list[str]:
-    """The values a multiple-choice question about a fact names, the right one among them."""
-    draw = random.Random(derive_seed("options", fact.entity))
-    named = [fact.value]
-    while len(named) < OPTIONS:
-        named.append(world.wrong(fact, draw, *named))
-    draw.shuffle(named)
-    return named
+    """The values a multiple-choice question about a fact names, the right one among them.
+
+    The values of a relation form fixed groups in a fixed order, so a value's number is its own:
+    a small model can learn it, while it does not learn to look numbers up.
+    """
+    values = world.values[fact.relation]
+    first = values.index(fact.value) // OPTIONS * OPTIONS
+    return list(values[first : first + OPTIONS])
 
 
 def write_questions(world: World, path: Path) -> None:
