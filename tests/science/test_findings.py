@@ -1,8 +1,7 @@
 """Does the workflow find what it should in a world in which the truth is given?
 
 Reads the microworld's results (`make test-science` makes them first). Margins were set before the
-first run and are never loosened. What does not emerge is marked so, strictly, and
-docs/microworld.md says why, with the numbers.
+first run and are never loosened; docs/microworld.md has the numbers.
 """
 
 import random
