@@ -12,8 +12,9 @@ demo: $(BIN)/.ready
 	@echo "Open results/demo/report.html in a browser."
 
 # A closed world in which the truth is given: models trained from nothing, and all that follows.
+# ONE_SEED=1 trains with one seed instead of three, in half the time.
 microworld: $(BIN)/.ready
-	$(SNAKEMAKE) --configfile config/microworld.yaml --cores $(CORES)
+	$(SNAKEMAKE) --configfile config/microworld.yaml $(if $(ONE_SEED),tests/science/one_seed.yaml) --cores $(CORES)
 	@echo "Open results/microworld/report.html in a browser."
 
 # Does the method do in that world what the paper found? See docs/microworld.md.
