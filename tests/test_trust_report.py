@@ -1,6 +1,7 @@
 """The pages in a real browser: hostile artifacts are shown and nothing of them is executed."""
 
 import re
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -65,15 +66,19 @@ def executes_nothing(document: str, own_title: str, own_scripts: int = 0) -> Non
     no_markup_of_texts(document)
 
 
+def without_policy(page: str, file: Path) -> Path:
+    """The page without the policy that would stop a script that is not its own."""
+    bare = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+    assert bare != page
+    file.write_text(bare, encoding="utf-8")
+    return file
+
+
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
-    """A report of hostile artifacts, without the policy that would stop a script of theirs."""
+    """A report of hostile artifacts, without its policy."""
     folder = tmp_path_factory.mktemp("hostile")
-    made = make_report(folder, text=HOSTILE)
-    bare = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", made)
-    assert bare != made
-    (folder / "bare.html").write_text(bare, encoding="utf-8")
-    return folder / "bare.html"
+    return without_policy(make_report(folder, text=HOSTILE), folder / "bare.html")
 
 
 def test_a_report_of_hostile_artifacts_executes_nothing(hostile, tmp_path):
@@ -151,8 +156,14 @@ def test_a_viewer_of_hostile_conversations_executes_only_its_own_script(
         limit=9,
         out=tmp_path / "transcripts.html",
     )
-    document, _ = dump(tmp_path / "transcripts.html", tmp_path / "profile")
+    page = (tmp_path / "transcripts.html").read_text(encoding="utf-8")
+    bare = without_policy(page, tmp_path / "bare.html")
+    document, _ = dump(bare, tmp_path / "profile")
     executes_nothing(document, "attacked · conversations", own_scripts=1)
+    injected = page.replace("</body>", f"<script>{ATTACK}</script></body>")
+    (tmp_path / "injected.html").write_text(injected, encoding="utf-8")
+    document, _ = dump(tmp_path / "injected.html", tmp_path / "profile")
+    assert title(document) != "EXECUTED", "its policy stops a script that is not its own"
     assert f"{rewarded.height} shown" in document, "its own script did run"
 
 
@@ -163,5 +174,6 @@ def test_a_page_of_hostile_statistics_executes_nothing(hostile_experiment, tmp_p
     both = pl.concat([rows, attacked(rows, "environment", "metric")])
     write_report(config, both, {"test": rewarded}, tmp_path / "influence.html")
     made = (tmp_path / "influence.html").read_text(encoding="utf-8")
-    document, _ = dump(tmp_path / "influence.html", tmp_path / "profile")
+    bare = without_policy(made, tmp_path / "bare.html")
+    document, _ = dump(bare, tmp_path / "profile")
     executes_nothing(document, title(made))

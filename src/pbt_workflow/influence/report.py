@@ -8,10 +8,10 @@ from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.ticker import MaxNLocator
 
-from pbt_workflow import __version__, tables
+from pbt_workflow import __version__
 from pbt_workflow.config import Config
 from pbt_workflow.influence.statistics import change_since_start
-from pbt_workflow.influence.transcripts import page_environment
+from pbt_workflow.influence.transcripts import write_page
 from pbt_workflow.report.plots import STYLE, grid_of_axes, inline_svg, looks_of
 
 PANELS = {
@@ -62,18 +62,14 @@ def write_report(
         }
         for name, experiment in config.influence.experiments.items()
     ]
-    page = (
-        page_environment()
-        .get_template("report.html.j2")
-        .render(
-            run=config.run,
-            experiments=experiments,
-            version=__version__,
-            built=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        )
+    write_page(
+        "report.html.j2",
+        out,
+        run=config.run,
+        experiments=experiments,
+        version=__version__,
+        built=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
-    with tables.atomic_path(out) as partial:
-        partial.write_text(page, encoding="utf-8")
 
 
 def thin_ratings(statistics: pl.DataFrame) -> list[str]:

@@ -5,23 +5,30 @@ from pathlib import Path
 
 import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from pbt_workflow import tables
+from pbt_workflow.report.page import content_policy
 from pbt_workflow.seeds import derive_seed
 
+HERE = Path(__file__).parent
 SIDES = {"best": "best", "worst": "worst", "": "not trained on"}
 
 
-def page_environment() -> Environment:
-    """Jinja as the report has it: everything that is put in is escaped."""
-    here = Path(__file__).parent
-    return Environment(
-        loader=FileSystemLoader([here, here.parent / "report"]),
+def write_page(template: str, out: Path, script: str = "", **values) -> None:
+    """Fill in a template, whole or not at all: values are escaped, and `script` alone is run."""
+    environment = Environment(
+        loader=FileSystemLoader([HERE, HERE.parent / "report"]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    page = environment.get_template(template).render(
+        script=Markup(script), policy=content_policy(script), **values
+    )
+    with tables.atomic_path(out) as partial:
+        partial.write_text(page, encoding="utf-8")
 
 
 def write_transcripts(
@@ -49,20 +56,17 @@ def write_transcripts(
     named = pl.col("trajectory").is_in([row["trajectory"] for row in shown])
     turns, ratings = (frame.lazy().filter(named).collect() for frame in (turns, ratings))
     talks = [_talk(row, turns, ratings) for row in shown]
-    page = (
-        page_environment()
-        .get_template("transcripts.html.j2")
-        .render(
-            experiment=experiment,
-            talks=talks,
-            total=trajectories.height,
-            environments=sorted({talk["environment"] for talk in talks}),
-            iterations=sorted({talk["iteration"] for talk in talks}),
-            sides=SIDES,
-        )
+    write_page(
+        "transcripts.html.j2",
+        out,
+        (HERE / "filters.js").read_text(encoding="utf-8"),
+        experiment=experiment,
+        talks=talks,
+        total=trajectories.height,
+        environments=sorted({talk["environment"] for talk in talks}),
+        iterations=sorted({talk["iteration"] for talk in talks}),
+        sides=SIDES,
     )
-    with tables.atomic_path(out) as partial:
-        partial.write_text(page, encoding="utf-8")
 
 
 def _choose(trajectories: pl.DataFrame, selected: pl.DataFrame, limit: int) -> list[dict]:
