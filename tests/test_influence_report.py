@@ -18,9 +18,9 @@ from pbt_workflow.influence.select import select_trajectories
 from pbt_workflow.influence.simulate import Players, simulate
 from pbt_workflow.influence.statistics import (
     change_since_start,
-    clustered_mean,
     interval,
     iteration_statistics,
+    mean_and_error,
 )
 from pbt_workflow.influence.trajectories import rate_trajectories
 from pbt_workflow.influence.transcripts import write_transcripts
@@ -28,14 +28,14 @@ from pbt_workflow.influence.transcripts import write_transcripts
 NASTY = '<script>alert("x")</script></div>'
 
 
-def test_clustered_means_by_hand():
-    mean, se, clusters = clustered_mean([1.0, 3.0, 5.0, 7.0], ["a", "b", "c", "d"])
+def test_mean_and_errors_by_hand():
+    mean, se, clusters = mean_and_error([1.0, 3.0, 5.0, 7.0], ["a", "b", "c", "d"])
     assert (mean, clusters) == (4.0, 4)
     assert se == pytest.approx(math.sqrt(20 / 3) / 2), "clusters of one: the ordinary error"
-    mean, se, clusters = clustered_mean([1.0, 1.0, 5.0, 5.0], ["a", "a", "b", "b"])
+    mean, se, clusters = mean_and_error([1.0, 1.0, 5.0, 5.0], ["a", "a", "b", "b"])
     assert (mean, clusters) == (3.0, 2)
     assert se == pytest.approx(math.sqrt(2 * 32) / 4) and se == pytest.approx(2.0)
-    assert clustered_mean([1.0, 2.0], ["a", "a"])[1] is None
+    assert mean_and_error([1.0, 2.0], ["a", "a"])[1] is None
     low, high = interval(3.0, 2.0, 2)
     assert high - 3 == pytest.approx(12.706 * 2, rel=1e-3) and low == pytest.approx(6 - high)
 

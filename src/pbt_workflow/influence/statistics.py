@@ -10,7 +10,7 @@ from pbt_workflow import tables
 METRICS = ("reward", "influence", "turns", "agent_characters", "vetoed")
 
 
-def clustered_mean(values: list[float], clusters: list[str]) -> tuple[float, float | None, int]:
+def mean_and_error(values: list[float], clusters: list[str]) -> tuple[float, float | None, int]:
     """Mean, its cluster-robust standard error, and the number of clusters.
 
     se = sqrt(G / (G - 1) * sum over clusters of (sum of residuals)^2) / n; None for one cluster.
@@ -101,7 +101,7 @@ def change_since_start(
         if both.is_empty():
             continue
         change = (both[metric] - both[f"{metric}_first"]).sort().to_list()
-        mean, se, clusters = clustered_mean(change, [str(i) for i in range(len(change))])
+        mean, se, clusters = mean_and_error(change, [str(i) for i in range(len(change))])
         found.append((iteration, mean, *interval(mean, se, clusters), clusters))
     return found
 
@@ -119,7 +119,7 @@ def _parts(frame: pl.DataFrame) -> list[tuple[str, str, pl.DataFrame]]:
 
 def _estimate(group: pl.DataFrame) -> dict:
     clusters = (group["environment"] + "/" + group["opening"]).to_list()
-    mean, se, count = clustered_mean(group["value"].to_list(), clusters)
+    mean, se, count = mean_and_error(group["value"].to_list(), clusters)
     low, high = interval(mean, se, count)
     return {
         "value": mean,
