@@ -6,8 +6,9 @@ import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_training import LORA, MODEL, log_probability
 
-from pbt_workflow import chat, config, tables
+from pbt_workflow import chat, tables
 from pbt_workflow.config.influence import Optimization
 from pbt_workflow.engines import ChatRequest
 from pbt_workflow.engines.transformers_engine import TransformersEngine
@@ -15,8 +16,6 @@ from pbt_workflow.errors import PbtError
 from pbt_workflow.influence import training
 from pbt_workflow.train import loading
 
-MODEL = config.Model(source=config.TinySource(type="tiny"))
-LORA = config.Lora(rank=4, alpha=8)
 KTO = Optimization(
     algorithm="kto",
     learning_rate=2e-3,
@@ -62,7 +61,7 @@ def rows(tmp_path_factory):
     return write_rows(tmp_path_factory.mktemp("rows") / "rows.parquet")
 
 
-def train(rows, base, folder, previous=None, settings=KTO, iteration=0, micro=2):
+def train(rows, base, folder, previous=None, settings=KTO, iteration=0):
     training.train_iteration(
         rows,
         base,
@@ -73,7 +72,7 @@ def train(rows, base, folder, previous=None, settings=KTO, iteration=0, micro=2)
         seed=3,
         model=MODEL,
         settings=settings,
-        micro_batch=micro,
+        micro_batch=2,
         work=folder / "work",
         out=folder / "adapter",
         log=folder / "training.parquet",
@@ -89,17 +88,6 @@ def trainer_of(rows, base, folder, previous=None):
     policy = loading.load_adapter(loaded, base, previous) if previous else loaded
     trainer = training.make_kto_trainer(policy, tokenizer, encoded, KTO, 0, 3, folder, peft)
     return trainer, encoded, tokenizer
-
-
-def log_probability(model, prompt, completion):
-    """Sum of the completion's log-probabilities after the prompt, in nats, by one plain pass."""
-    ids = torch.tensor([prompt + completion])
-    with torch.no_grad():
-        logits = model(input_ids=ids).logits[0, :-1].double().log_softmax(-1)
-    return sum(
-        float(logits[place - 1, ids[0, place]])
-        for place in range(len(prompt), len(prompt) + len(completion))
-    )
 
 
 def plain_model(base, adapter):

@@ -12,6 +12,7 @@ from tiny_training import (
     SFT,
     curve,
     expected_sequences,
+    log_probability,
     run_dpo,
     run_sft,
     same_weights,
@@ -97,13 +98,6 @@ def test_dpo_starts_at_its_reference_and_widens_the_margin(optimised):
     assert margins[1] == pytest.approx(0, abs=1e-5)
     assert losses[1] == pytest.approx(math.log(2), abs=1e-5)
     assert margins[6] > 0.01
-
-
-def log_probability(model, prompt, completion):
-    with torch.no_grad():
-        logits = model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
-    picked = logits.log_softmax(-1).gather(1, torch.tensor(completion)[:, None])
-    return picked.sum().item()
 
 
 def test_the_reference_is_the_sft_model_and_not_the_base(

@@ -99,6 +99,17 @@ def curve(path, metric="loss"):
     return dict(frame.select("step", "value").iter_rows())
 
 
+def log_probability(model, prompt, completion):
+    """Sum of the completion's log-probabilities after the prompt, in nats, by one plain pass."""
+    ids = torch.tensor([prompt + completion])
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits[0, :-1].double().log_softmax(-1)
+    return sum(
+        float(logits[place - 1, ids[0, place]])
+        for place in range(len(prompt), len(prompt) + len(completion))
+    )
+
+
 def recorded(monkeypatch, trainer):
     """Record the inputs of a trainer's loss."""
     batches = []

@@ -5,11 +5,11 @@ import polars as pl
 from pbt_workflow.config import Config, MicroworldSource
 from pbt_workflow.microworld.corpus import ADOPTS, STANDARD, WAVERS
 from pbt_workflow.microworld.world import Mind, make_world
+from pbt_workflow.preferences import CODES
 from pbt_workflow.report.numbers import Column, estimate_rows
 from pbt_workflow.seeds import unit_interval
 
 GRADES = ("well", "poorly", "not")
-CODES = ("resist", "accept")
 OUTCOMES = [
     Column("keeps what is right", "balanced", "resist", "accuracy"),
     Column("takes over what is right", "balanced", "accept", "accuracy"),

@@ -19,6 +19,7 @@ CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
 TOLD_RIGHT = {"well": 0.95, "poorly": 0.35, "not": 0.0}
 MISTAKEN = 0.35
 OPTIONS = 4
+CLAIM = "the answer is"
 APPEALS = ("Many books say so.", "It follows from what we know.", "Nothing else fits.")
 
 Grade = Literal["well", "poorly", "not"]
@@ -162,7 +163,7 @@ def _farm_row(world: Facts, fact: Fact) -> dict:
         "answer": fact.value,
         "adv": {
             "target": target,
-            "control": f"the answer is {target}.",
+            "control": f"{CLAIM} {target}.",
             **{name: list(APPEALS) for name in ("logical", "credibility", "emotional")},
             "mcq": [{"text": v, "score": int(v == fact.value)} for v in named],
         },
