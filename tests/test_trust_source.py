@@ -60,9 +60,10 @@ def test_only_data_files_are_downloaded():
     assert endings == {"safetensors", "json", "jinja", "tokenizer*"}
 
 
-# The page's own script, whose hash its policy holds, and data that is not run.
+# A page's own script, whose hash its policy holds, and data that is not run.
 SCRIPTS = {
     "template.html.j2": {"<script>{{ script }}</script>"},
+    "transcripts.html.j2": {"<script>{{ script }}</script>"},
     "macros.html.j2": {'<script type="text/plain" id="{{ id }}">{{ value }}</script>'},
 }
 # What could make markup or code of a text.
@@ -87,19 +88,20 @@ def test_the_script_of_the_report_makes_text_of_texts():
     assert page.content_policy(script).startswith("default-src 'none'")
 
 
-def test_templates_of_the_report_escape_everything():
+def test_the_script_of_the_conversations_makes_no_markup():
+    sources = sorted((ROOT / "src/pbt_workflow/influence").glob("*.js"))
+    assert [path.name for path in sources] == ["filters.js"]
+    assert not re.search(DANGEROUS + "|setAttribute", sources[0].read_text(encoding="utf-8"))
+
+
+def test_templates_escape_everything():
     templates = sorted((ROOT / "src/pbt_workflow").rglob("*.j2"))
     assert len({path.parent for path in templates}) >= 3
     for path in templates:
         text = path.read_text(encoding="utf-8")
         assert "autoescape false" not in text and "javascript:" not in text
         assert not re.search(r"\|\s*safe\b|\son\w+=", text)
-        if "report" in path.parts:
-            assert set(re.findall(r"<script[^\n]*", text)) == SCRIPTS.get(path.name, set()), path
-            continue
-        # Into a script nothing of a run is put but as JSON, which Jinja escapes for it.
-        for script in re.findall(r"<script.*?</script>", text, flags=re.S):
-            assert "{{" not in re.sub(r"\{\{[^{}]*\|\s*tojson\s*\}\}", "", script), path
+        assert set(re.findall(r"<script[^\n]*", text)) == SCRIPTS.get(path.name, set()), path
     calls = [
         node
         for path in (ROOT / "src").rglob("*.py")
