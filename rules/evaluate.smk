@@ -18,6 +18,7 @@ rule reply_dev:
     input:
         model="<resources>/models/{model}",
         pairs="<results>/preferences/{recipe}/dev.parquet",
+        sft=sft_adapter,
         epochs="<results>/adapters/{model}/{recipe}/seed{seed}/dpo",
     output:
         "<results>/evaluations/dev/{model}/{recipe}/seed{seed}.replies.parquet",
@@ -36,7 +37,8 @@ rule reply_dev:
     shell:
         "pbt reply-balanced --config {params.config:q} --pairs {input.pairs:q}"
         " --model {input.model:q} --name {wildcards.model:q} --recipe {wildcards.recipe}"
-        " --seed {wildcards.seed} --epochs {input.epochs:q} --out {output:q} >{log:q} 2>&1"
+        " --seed {wildcards.seed} --sft {input.sft:q} --epochs {input.epochs:q}"
+        " --out {output:q} >{log:q} 2>&1"
 
 
 rule reply_balanced:

@@ -205,8 +205,10 @@ def write_training(folder: Path, seeds: list[int]) -> dict[str, list[Path]]:
                 ]:
                     row = {"stage": stage, "step": step, "epoch": 1.0, "metric": metric}
                     training.append(key | row | {"value": value})
-            for epoch in (1, 2, 3):
+            for epoch in (0, 1, 2, 3):
                 row = {"epoch": epoch, "dev_accuracy": 0.5 + 0.05 * epoch, "n": 14}
+                row |= {"ci_low": 0.4, "ci_high": 0.9}
+                row |= {"minus_sft": 0.05 * epoch or None}
                 selection.append(key | row | {"selected": epoch == 2})
     return {
         "training": [write(folder / "training.parquet", "training", training)],

@@ -56,7 +56,10 @@ def run(tmp_path, question_file):
     (adapter / "optimizer.bin").write_bytes(b"secret")
     row = {"model": "small", "recipe": "pbt", "seed": 12}
     chosen = [{**row, "epoch": 1, "dev_accuracy": 0.75, "n": 8, "selected": True}]
-    tables.write_table(pl.DataFrame(chosen), tmp_path / "selection.parquet", "selection")
+    schema = tables.empty_frame("selection").schema
+    tables.write_table(
+        pl.DataFrame(chosen, schema=schema), tmp_path / "selection.parquet", "selection"
+    )
     metrics = [
         {**row, "recipe": recipe, "evaluation": "balanced", "subset": subset, "metric": "accuracy"}
         | {"value": value, "n": 40, "ci_low": 0.4, "ci_high": 0.8, "p_value": None, "test": None}

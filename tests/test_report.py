@@ -109,6 +109,14 @@ def test_times_are_added_up_per_rule(text):
     assert "training 1 1 min 40 s 812 MB train_dpo" in costs
 
 
+def test_training_says_what_dpo_adds_to_sft(text):
+    words = cells(section(text, "training"))
+    assert "model recipe seed SFT alone kept epoch of DPO what DPO adds, points" in words
+    sft, kept = "50.0% [40.0, 90.0] n = 14", "60.0% [40.0, 90.0] n = 14"
+    assert f"small pbt 12 {sft} {kept} +10.0 no interval n = 14" in words
+    assert "small pbt 12 0 50.0% [40.0%, 90.0%] — 14 small pbt 12 1 55.0%" in words
+
+
 def cells(part: str) -> str:
     return " ".join(re.sub(r"<[^>]*>", " ", part).split())
 

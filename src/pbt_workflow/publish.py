@@ -111,7 +111,12 @@ def adapter_card(config: Config, adapter: Adapter, licence: str | None) -> str:
         *_grid(
             ("epoch", "dev accuracy", "n", "kept"),
             [
-                (str(r["epoch"]), _number(r["dev_accuracy"]), str(r["n"]), "yes" * r["selected"])
+                (
+                    str(r["epoch"] or "0, SFT alone"),
+                    _number(r["dev_accuracy"]),
+                    str(r["n"]),
+                    "yes" * r["selected"],
+                )
                 for r in chosen.iter_rows(named=True)
             ],
         ),

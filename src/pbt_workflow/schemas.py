@@ -151,13 +151,18 @@ FUNNEL = {
     "detail": pa.string(),
     "count": pa.int64(),
 }
-# The dev accuracy of every epoch's adapter, and which one was kept.
+# The dev accuracy of every epoch and of SFT (epoch 0), their difference, and which one was kept.
 SELECTION = {
     "model": pa.string(),
     "recipe": pa.string(),
     "seed": pa.int32(),
     "epoch": pa.int32(),
     "dev_accuracy": pa.float64(),
+    "ci_low": pa.float64(),
+    "ci_high": pa.float64(),
+    "minus_sft": pa.float64(),
+    "minus_sft_low": pa.float64(),
+    "minus_sft_high": pa.float64(),
     "n": pa.int32(),
     "selected": pa.bool_(),
 }
@@ -348,6 +353,9 @@ NULLABLE = {
     "p_value",
     "test",
     "dev_accuracy",
+    "minus_sft",
+    "minus_sft_low",
+    "minus_sft_high",
     "se",
     "z",
     "p_test",

@@ -51,6 +51,9 @@ def reply_balanced(
     epochs: Annotated[
         Path | None, typer.Option(help="Folder of epoch adapters to compare, all in one job.")
     ] = None,
+    sft: Annotated[
+        Path | None, typer.Option(help="With --epochs: the adapter they began from, epoch 0.")
+    ] = None,
 ) -> None:
     """Reply to held-out dialogues (balanced evaluation; on dev rows to select an adapter)."""
     import polars as pl
@@ -61,6 +64,8 @@ def reply_balanced(
     engine = common.engine(run, name, model)
     rows = common.read(pairs, "pairs")
     adapters = {None: adapter} if epochs is None else common.epoch_adapters(epochs)
+    if epochs is not None and sft is not None:
+        adapters = {0: sft} | adapters
     replies = [
         balanced_replies(
             engine, Subject(name, recipe, seed, epoch), folder, rows, run.evaluations.balanced

@@ -100,10 +100,11 @@ def dpo(
 
 @app.command()
 def select(
+    config: ConfigFile,
     responses: Annotated[Path, typer.Option(help="Judged replies to dev rows, all epochs.")],
     epochs: Annotated[Path, typer.Option(help="Folder with the epochs' adapters.")],
     out: Out,
-    selection: Annotated[Path, typer.Option(help="Dev accuracy per epoch (Parquet).")],
+    selection: Annotated[Path, typer.Option(help="Dev accuracies (Parquet).")],
 ) -> None:
     """Keep the adapter with the best dev accuracy."""
     import shutil
@@ -111,7 +112,8 @@ def select(
     from pbt_workflow import tables
     from pbt_workflow.evaluate.metrics import select_epoch
 
-    chosen = select_epoch(common.read(responses, "responses"))
+    bootstrap = common.read_run(config).evaluations.bootstrap
+    chosen = select_epoch(common.read(responses, "responses"), bootstrap)
     best = chosen.filter("selected")["epoch"].item()
     with tables.atomic_path(out) as partial:
         shutil.copytree(common.epoch_adapters(epochs)[best], partial)

@@ -52,7 +52,8 @@ def training_works(
         works.append(
             _trained("dpo", model, jobs, rows * epochs, tokens, flops, jobs * epochs * size)
         )
-        dev = rates["dev"] * sizes.trees * recipes * len(train.seeds) * epochs
+        # Of every epoch, and of SFT.
+        dev = rates["dev"] * sizes.trees * recipes * len(train.seeds) * (1 + epochs)
         works += balanced_works(config, lengths, measures, sizes, model, jobs, "dev", dev)
         works.append(Work("select", "", None, jobs, bytes=jobs * size))
     return works

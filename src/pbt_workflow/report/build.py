@@ -30,10 +30,11 @@ from pbt_workflow.report.numbers import (
     small_n,
 )
 from pbt_workflow.report.page import thousands, write_page
-from pbt_workflow.report.plots import looks_of, plot_training, standalone
+from pbt_workflow.report.plots import looks_of, standalone
 from pbt_workflow.report.rows import evaluation_rows
 from pbt_workflow.report.run import run_section
 from pbt_workflow.report.samples import sample_pairs, sample_trees, scan_parts
+from pbt_workflow.report.training import training_section
 
 
 def build_report(
@@ -110,7 +111,7 @@ def build_report(
             for name, place, title in titles
         ),
         ("analysis", "Changes of mind", changes),
-        ("training", "Training", _training(found, training, selection)),
+        ("training", "Training", training_section(config, found.looks, training, selection)),
         ("explorer", "Explorer", grown.get("explorer")),
         ("trees", "Trees", grown.get("trees")),
         ("pairs", "Pairs", grown.get("pairs")),
@@ -175,20 +176,6 @@ def _tree_sections(
         ),
         "trees": {"trees": trees, "total": counts["trees"]},
         "pairs": {"pairs": shown, "total": counts["resist"] + counts["accept"]},
-    }
-
-
-def _training(found: Results, training: Sequence[Path], selection: Sequence[Path]) -> dict | None:
-    """`curves` per model, and the rows of `selection`; None in a run that trains nothing."""
-    if not found.config.train.models:
-        return None
-    kept = scan_parts(selection, "selection").collect().sort("model", "recipe", "seed", "epoch")
-    logged = scan_parts(training, "training").collect()
-    looks = looks_of([*found.looks, *logged["recipe"], *kept["recipe"]])
-    trained = [m for m in found.config.models if m in {*logged["model"], *kept["model"]}]
-    return {
-        "curves": {model: plot_training(logged, kept, model, looks) for model in trained},
-        "selection": kept.to_dicts(),
     }
 
 

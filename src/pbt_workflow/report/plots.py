@@ -97,7 +97,7 @@ def plot_training(
         ("SFT loss", "step", "value", logged.filter(stage="sft", metric="loss")),
         ("DPO loss", "step", "value", logged.filter(stage="dpo", metric="loss")),
         ("DPO reward accuracy", "step", "value", rewards),
-        ("Dev balanced accuracy", "epoch", "dev_accuracy", kept),
+        ("Dev balanced accuracy, SFT at 0", "epoch", "dev_accuracy", kept),
     ]
     with rc_context(STYLE):
         figure, axes = grid_of_axes(4, 2, 2.8)
