@@ -83,10 +83,6 @@ rule select_adapter:
         "<logs>/select_adapter/{model}.{recipe}.seed{seed}.log",
     conda:
         "../envs/analyze.yaml"
-    params:
-        config=resolved,
-        bootstrap=run.evaluations.bootstrap,
     shell:
-        "pbt select --config {params.config:q} --responses {input.responses:q}"
-        " --epochs {input.adapters:q} --out {output.adapter:q} --selection {output.selection:q}"
-        " >{log:q} 2>&1"
+        "pbt select --responses {input.responses:q} --epochs {input.adapters:q}"
+        " --out {output.adapter:q} --selection {output.selection:q} >{log:q} 2>&1"

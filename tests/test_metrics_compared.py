@@ -203,7 +203,7 @@ def epochs(*accuracies: list[bool], first: int = 1) -> pl.DataFrame:
 
 
 def test_the_best_epoch_is_selected():
-    selection = select_epoch(epochs([True, False], [True, True], [False, False]), 100)
+    selection = select_epoch(epochs([True, False], [True, True], [False, False]))
     assert selection["epoch"].to_list() == [1, 2, 3]
     assert selection["dev_accuracy"].to_list() == [0.5, 1.0, 0.0]
     assert selection["selected"].to_list() == [False, True, False]
@@ -213,27 +213,27 @@ def test_the_best_epoch_is_selected():
 def test_the_earliest_of_equals_is_selected(tmp_path):
     frame = epochs([False, False], [True, False], [False, True], [True, False])
     for rows in (frame, frame.reverse()):
-        assert select_epoch(rows, 100).filter("selected")["epoch"].to_list() == [2]
-    tables.write_table(select_epoch(frame, 100), tmp_path / "selection.parquet", "selection")
+        assert select_epoch(rows).filter("selected")["epoch"].to_list() == [2]
+    tables.write_table(select_epoch(frame), tmp_path / "selection.parquet", "selection")
 
 
 def test_sft_is_compared_with_every_epoch_but_cannot_be_selected():
     sft = [True, True, True, False]
     frame = epochs(sft, [True, False, True, False], [False, True, True, False], first=0)
-    assert select_epoch(frame, 100).equals(select_epoch(frame.reverse(), 100))
-    none, first, second = select_epoch(frame, 100).to_dicts()
+    assert select_epoch(frame).equals(select_epoch(frame.reverse()))
+    none, first, second = select_epoch(frame).to_dicts()
     assert (none["epoch"], none["dev_accuracy"], none["minus_sft"]) == (0, 0.75, None)
     assert [row["selected"] for row in (none, first, second)] == [False, True, False]
     assert first["minus_sft"] == second["minus_sft"] == -0.25
     assert first["minus_sft_low"] < -0.25 < first["minus_sft_high"] <= 0
     assert none["ci_low"] < 0.75 < none["ci_high"]
     with pytest.raises(PbtError, match="no dev responses"):
-        select_epoch(frame.filter(epoch=0), 100)
+        select_epoch(frame.filter(epoch=0))
 
 
 def test_no_dev_responses_are_refused():
     with pytest.raises(PbtError, match="no dev responses") as error:
-        select_epoch(tables.empty_frame("responses"), 100)
+        select_epoch(tables.empty_frame("responses"))
     assert error.value.hint
 
 

@@ -43,7 +43,7 @@ EXAMPLES = {
     "sft": f"{TRAIN} --work {ADAPTER}/sft.work --log {ADAPTER}/sft.parquet --out {ADAPTER}/sft",
     "dpo": f"{TRAIN} --adapter {ADAPTER}/sft --work {ADAPTER}/dpo.work "
     f"--log {ADAPTER}/dpo.parquet --out {ADAPTER}/dpo",
-    "select": f"{CONFIG} --responses {RUN}/evaluations/dev/smollm2/pbt/seed12.parquet "
+    "select": f"--responses {RUN}/evaluations/dev/smollm2/pbt/seed12.parquet "
     f"--epochs {ADAPTER}/dpo --out {ADAPTER}/selected --selection {ADAPTER}/selection.parquet",
     "reply-balanced": f"{REPLY} --pairs {RUN}/preferences/pbt/test.parquet --out replies.parquet",
     "reply-flipflop": f"{REPLY} --questions {RUN}/questions/evaluation.parquet "

@@ -100,7 +100,6 @@ def dpo(
 
 @app.command()
 def select(
-    config: ConfigFile,
     responses: Annotated[Path, typer.Option(help="Judged replies to dev rows, all epochs.")],
     epochs: Annotated[Path, typer.Option(help="Folder with the epochs' adapters.")],
     out: Out,
@@ -112,8 +111,7 @@ def select(
     from pbt_workflow import tables
     from pbt_workflow.evaluate.metrics import select_epoch
 
-    bootstrap = common.read_run(config).evaluations.bootstrap
-    chosen = select_epoch(common.read(responses, "responses"), bootstrap)
+    chosen = select_epoch(common.read(responses, "responses"))
     best = chosen.filter("selected")["epoch"].item()
     with tables.atomic_path(out) as partial:
         shutil.copytree(common.epoch_adapters(epochs)[best], partial)

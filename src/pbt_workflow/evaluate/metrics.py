@@ -24,6 +24,8 @@ SUBJECT = ["model", "recipe", "seed"]
 ITEM = ["subset", "question_id", "item_id"]
 # Subsets first: they determine the questions, and so which resamples are used.
 GROUP = ["subset", *SUBJECT]
+# Not `evaluations.bootstrap`: with it the adapter, and all that follows, would be made again.
+DEV_RESAMPLES = 2000
 UNUSED = ["prompt", "finish_reason", "prompt_tokens", "cached_tokens", "new_tokens"]
 
 
@@ -342,7 +344,7 @@ def over_seeds(metrics: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def select_epoch(responses: pl.DataFrame, resamples: int) -> pl.DataFrame:
+def select_epoch(responses: pl.DataFrame) -> pl.DataFrame:
     """Dev accuracy of every epoch's adapter; the best one is selected, the earliest of equals.
 
     Epoch 0, where it is there, is the SFT adapter that DPO began from. It cannot be selected; the
@@ -350,7 +352,6 @@ def select_epoch(responses: pl.DataFrame, resamples: int) -> pl.DataFrame:
 
     Args:
         responses: judged balanced responses on dev rows, with `epoch` set.
-        resamples: bootstrap resamples of questions, for intervals.
 
     Returns:
         One row per epoch (schema `selection`). The selected epoch is the best of several on these
@@ -367,7 +368,7 @@ def select_epoch(responses: pl.DataFrame, resamples: int) -> pl.DataFrame:
         minus_sft=pl.when(pl.col("epoch") > 0).then(pl.col("accuracy") - pl.col("sft"))
     )
     rows = []
-    for key, of in samples(paired, [*SUBJECT, "epoch"], ["accuracy", "minus_sft"], resamples):
+    for key, of in samples(paired, [*SUBJECT, "epoch"], ["accuracy", "minus_sft"], DEV_RESAMPLES):
         accuracy, added = estimate(of["accuracy"], SHARE), estimate(of["minus_sft"], SIGNED)
         rows.append(
             key
