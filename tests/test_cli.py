@@ -145,6 +145,17 @@ def test_an_impossible_margin_is_one_message(files):
     assert "min_relative_margin" in result.stderr and "Traceback" not in result.stderr
 
 
+def test_an_sft_adapter_without_epochs_to_compare_is_refused(tmp_path):
+    result = pbt(
+        *("reply-balanced", "--config", "c.yaml", "--pairs", "p.parquet", "--model", "m"),
+        *("--name", "small", "--recipe", "pbt", "--seed", 12, "--sft", "adapters/sft"),
+        *("--out", tmp_path / "replies.parquet"),
+    )
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "adapters/sft" in result.stderr and "--epochs" in result.stderr
+    assert not (tmp_path / "replies.parquet").exists()
+
+
 def test_a_missing_column_is_named(files):
     nodes = pl.read_parquet(files / "nodes.parquet").drop("belief_b")
     nodes.write_parquet(files / "nodes.parquet")

@@ -60,11 +60,17 @@ def reply_balanced(
 
     from pbt_workflow.evaluate.replies import Subject, balanced_replies
 
+    if sft is not None and epochs is None:
+        raise PbtError(
+            "--sft is for a comparison with epochs, and none are given",
+            where=sft,
+            hint="give --epochs too, or name this one adapter with --adapter",
+        )
     run = common.read_run(config)
     engine = common.engine(run, name, model)
     rows = common.read(pairs, "pairs")
     adapters = {None: adapter} if epochs is None else common.epoch_adapters(epochs)
-    if epochs is not None and sft is not None:
+    if sft is not None:
         adapters = {0: sft} | adapters
     replies = [
         balanced_replies(
